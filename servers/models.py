@@ -1,0 +1,203 @@
+"""Who may speak to the hub, and whether they are alive."""
+
+import hashlib
+import hmac
+import secrets
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+
+SERVER_ID = r"^[a-z0-9-]{1,100}\Z"
+DEFAULT_INTERVAL = 60.0
+GAP_INTERVALS = 2.5  # silent for longer than this many intervals: a gap in its readings, and no longer online
+OFFLINE_INTERVALS = 10
+
+
+class State(models.TextChoices):
+    ONLINE = "online"
+    LATE = "late"
+    OFFLINE = "offline"
+    NEW = "new"
+
+
+class ServerQuerySet(models.QuerySet["Server"]):
+    def with_snapshot(self) -> "ServerQuerySet":
+        return self.select_related("snapshot")
+
+    def in_state(self, state: str, *, now: datetime) -> "ServerQuerySet":
+        """Servers that are in `state` at `now`. States are computed, never stored: every server is looked at."""
+        return self.filter(id__in=[server.id for server in self.with_snapshot() if server.state(now=now) == state])
+
+
+class Server(models.Model):
+    """A monitored machine. What changes with every heartbeat is its Snapshot, not this row."""
+
+    id = models.CharField(
+        "server id", primary_key=True, max_length=100, validators=[RegexValidator(SERVER_ID)],
+        help_text="Lower-case letters, digits and hyphens; the agent's --server-id.",
+    )  # fmt: skip
+    guid = models.UUIDField(null=True, blank=True, editable=False)
+    hostname = models.CharField(max_length=255)
+    display_name = models.CharField(max_length=255, blank=True)
+    notes = models.TextField(blank=True)
+    os_distribution = models.CharField(max_length=255, blank=True, editable=False)
+    os_version = models.CharField(max_length=255, blank=True, editable=False)
+    os_kernel = models.CharField(max_length=255, blank=True, editable=False)
+    os_architecture = models.CharField(max_length=255, blank=True, editable=False)
+    interval = models.FloatField(
+        "interval (seconds)", default=DEFAULT_INTERVAL, editable=False, help_text="Expected between two heartbeats."
+    )
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    objects = ServerQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return self.display_name or self.hostname or self.id
+
+    def state(self, *, now: datetime) -> State:
+        """Return the state at `now`, from when the server was last seen."""
+        seen_at = self.last_seen_at
+        if seen_at is None:
+            return State.NEW
+        silent_for = (now - seen_at).total_seconds()
+        if silent_for <= GAP_INTERVALS * self.interval:
+            return State.ONLINE
+        return State.LATE if silent_for <= OFFLINE_INTERVALS * self.interval else State.OFFLINE
+
+    @property
+    def last_seen_at(self) -> datetime | None:
+        snapshot = getattr(self, "snapshot", None)
+        return snapshot.last_seen_at if snapshot else None
+
+    @property
+    def os_info(self) -> dict[str, str]:
+        return {
+            "distribution": self.os_distribution,
+            "version": self.os_version,
+            "kernel": self.os_kernel,
+            "architecture": self.os_architecture,
+        }
+
+
+class Boot(models.Model):
+    """One uptime of a server."""
+
+    server = models.ForeignKey(Server, models.CASCADE, related_name="boots")
+    boot_id = models.CharField(max_length=64)
+    started_at = models.DateTimeField(help_text="In the hub's time.")
+    spoke_live = models.BooleanField(
+        default=True, help_text="False while only the agent's own clock says when this boot was."
+    )
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["server", "boot_id"], name="one_row_per_boot")]
+        ordering = ["-started_at"]
+
+    def __str__(self) -> str:
+        return f"{self.server_id} since {self.started_at:%Y-%m-%d %H:%M}"
+
+
+class Snapshot(models.Model):
+    """The latest of a server: all that changes with every heartbeat."""
+
+    server = models.OneToOneField(Server, models.CASCADE, primary_key=True, related_name="snapshot")
+    last_seen_at = models.DateTimeField(null=True)
+    collected_at = models.DateTimeField(null=True, help_text="Of the newest heartbeat, in the hub's time.")
+    boot = models.ForeignKey(Boot, models.SET_NULL, null=True, related_name="+")
+    uptime_seconds = models.FloatField(null=True)
+    agent_version = models.CharField(max_length=64, blank=True)
+    agent_stats = models.JSONField(default=dict)
+    clock_skew_seconds = models.FloatField(null=True, help_text="How far the agent's clock is behind the hub's.")
+    interfaces_at = models.DateTimeField(null=True, help_text="When network_interfaces was read.")
+    network_interfaces = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return str(self.server_id)
+
+    def interface(self, name: str) -> dict[str, Any] | None:
+        return next((interface for interface in self.network_interfaces if interface["name"] == name), None)
+
+
+class KeyKind(models.TextChoices):
+    AGENT = "agent", "agent: writes one server"
+    ENROLMENT = "enrolment", "enrolment: adds machines"
+    SHARED = "shared", "shared: writes any server, registers new ones"
+    READ = "read", "read: reads everything"
+
+
+class ApiKeyManager(models.Manager["ApiKey"]):
+    def make(
+        self, kind: str, *, server: Server | None = None, label: str = "", expires_at: datetime | None = None
+    ) -> tuple["ApiKey", str]:
+        """Create a key and return it with its secret text, which is shown once and cannot be read again."""
+        prefix = secrets.token_hex(5)
+        text = f"{prefix}.{secrets.token_urlsafe(32)}"
+        key = self.create(
+            prefix=prefix, kind=kind, server=server, label=label, expires_at=expires_at, digest=_digest(text)
+        )
+        return key, text
+
+    def verify(self, text: str, *, now: datetime) -> "ApiKey | None":
+        """Return the live key whose secret `text` is, with its server, or None."""
+        prefix, dot, _ = text.partition(".")
+        key = self.select_related("server").filter(prefix=prefix).first() if dot and len(prefix) == 10 else None
+        digest = key.digest if key else "0" * 64
+        matches = hmac.compare_digest(_digest(text), digest)
+        return key if key and matches and key.is_live(now=now) else None
+
+
+class ApiKey(models.Model):
+    """A credential, of which only a digest is kept."""
+
+    prefix = models.CharField(primary_key=True, max_length=10, editable=False)
+    kind = models.CharField(max_length=10, choices=KeyKind.choices)
+    server = models.ForeignKey(
+        Server, models.CASCADE, null=True, blank=True, related_name="keys", help_text="An agent key writes this server."
+    )
+    digest = models.CharField(max_length=64, editable=False)
+    label = models.CharField(max_length=100, blank=True)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, editable=False)
+
+    objects = ApiKeyManager()
+
+    LAST_USED_PRECISION = timedelta(minutes=5)
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(kind=KeyKind.AGENT, server__isnull=False) | (~Q(kind=KeyKind.AGENT) & Q(server=None)),
+                name="agent_keys_have_a_server",
+                violation_error_message="An agent key needs its server; the other kinds have none.",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.prefix} ({self.kind})"
+
+    def is_live(self, *, now: datetime) -> bool:
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+    def revoke(self, *, now: datetime) -> None:
+        """End the key at once and for good. Revoking it again changes nothing."""
+        type(self).objects.filter(pk=self.pk, revoked_at=None).update(revoked_at=now)
+
+    def note_use(self, *, now: datetime) -> None:
+        """Remember that the key was used; written rarely, since every heartbeat uses one."""
+        if self.last_used_at is None or now - self.last_used_at > self.LAST_USED_PRECISION:
+            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

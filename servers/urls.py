@@ -1,0 +1,8 @@
+from django.urls import path
+
+from servers import views
+
+urlpatterns = [
+    path("servers", views.ServerListView.as_view(), name="server-list"),
+    path("servers/<str:server_id>", views.ServerDetailView.as_view(), name="server-detail"),
+]
