@@ -1,0 +1,352 @@
+"""Counter arithmetic: from readings to increases. Pure: integers only, no Django, no settings, no clock.
+
+A reading is all counters of one interface at one instant. Readings are handled as columns: a mapping from each name
+in COLUMNS to a list, all of one length, in the order of `order`. Instants are milliseconds since 1970, UTC.
+
+The unrolled counter C(t) of an interface never decreases, and every answer is a difference of it: the increases of a
+reading over its predecessor, added up, and between two readings in proportion to time. docs/history.md works an
+example by hand.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from operator import mul, ne, sub
+from typing import NamedTuple
+
+COUNTERS = (
+    "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
+)  # fmt: skip
+REQUIRED = COUNTERS[:4]  # every reading has these, and they alone decide the marks
+CONTEXT = ("at", "boot", "started", "interval", "link", "ifindex", "speed")
+COLUMNS = CONTEXT + COUNTERS
+
+UNKNOWN = -1  # an optional value that was not reported
+NO_BOOT = 0  # the boot of an agent that reports none
+
+RESET, WRAP, GAP, SUSPECT = 1, 2, 4, 8
+MARKS = {RESET: "reset", WRAP: "wrap", GAP: "gap", SUSPECT: "suspect"}
+UNCLEAN = RESET | GAP  # what passed, or when it passed, is not fully known
+
+GAP_INTERVALS_TENTHS = 25  # no reading for longer than 2.5 intervals
+WRAP_ELAPSED_MS = 10 * 60 * 1000
+SMALLEST_FRAME = 64  # bytes: bounds the packets that a link can carry
+TOTALS = ("rx_uncovered", "tx_uncovered", "covered_ms", "up_ms", "resets")
+PEAKS = ("rx_peak", "tx_peak")
+
+Columns = Mapping[str, Sequence[int]]
+
+
+class Reading(NamedTuple):
+    """One reading. `speed` in Mbit/s, `interval` in ms; `link` is 1 for up, 0 for down."""
+
+    at: int
+    boot: int
+    started: int
+    interval: int
+    link: int
+    ifindex: int
+    speed: int
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    rx_errors: int = UNKNOWN
+    tx_errors: int = UNKNOWN
+    rx_dropped: int = UNKNOWN
+    tx_dropped: int = UNKNOWN
+
+    @property
+    def counters(self) -> tuple[int, ...]:
+        return self[len(CONTEXT) :]
+
+
+class Step(NamedTuple):
+    """What passed between two neighbouring readings: an increase for each of COUNTERS, and what to know about it."""
+
+    increases: tuple[int, ...]
+    marks: int
+
+
+def step(a: Reading, b: Reading) -> Step:
+    """Return the increases from `a` to its successor `b`.
+
+    Same boot and same interface: the difference. A counter that restarted: what the new one has seen, a lower bound,
+    marked RESET. A 32-bit counter that ran over, where the link is fast enough for that: the difference plus 2^32,
+    marked WRAP. A counter that either side does not report: 0. A machine rolled back within its boot repeats what it
+    counted before, so a counter that fell says nothing new: 0, marked RESET.
+    """
+    elapsed = b.at - a.at
+    marks = GAP if elapsed * 10 > GAP_INTERVALS_TENTHS * max(a.interval, b.interval) else 0
+    is_new = _differs(a.boot, b.boot, NO_BOOT) or _differs(a.ifindex, b.ifindex, UNKNOWN)
+    rolled_back = not is_new and b.at - b.started < a.at - a.started and b.boot != NO_BOOT
+    capacity = _capacity(max(a.speed, b.speed), elapsed)
+    wrap_bytes = capacity if elapsed <= WRAP_ELAPSED_MS else 0
+    pairs = list(zip(a.counters, b.counters, (wrap_bytes,) * 2 + (wrap_bytes // SMALLEST_FRAME,) * 6, strict=True))
+    # A restart takes every counter with it, where a wrap of the bytes leaves the packets counting.
+    restarted = any(after < before and not _wrapped(before, after, limit) for before, after, limit in pairs[2:4])
+
+    increases = []
+    for index, (before, after, limit) in enumerate(pairs):
+        mark = 0
+        if UNKNOWN in (before, after):
+            increase = 0
+        elif is_new:
+            increase, mark = after, RESET
+        elif after >= before:
+            increase = after - before
+        elif not restarted and _wrapped(before, after, limit):
+            increase, mark = after - before + 2**32, WRAP
+        else:
+            increase, mark = 0 if rolled_back else after, RESET
+        increases.append(increase)
+        if index < len(REQUIRED):
+            marks |= mark
+    if not marks & RESET and 0 < capacity < max(increases[:2]):
+        marks |= SUSPECT
+    return Step(tuple(increases), marks)
+
+
+def rate(increase: int, elapsed_ms: int) -> float | None:
+    """Return bytes per second, or None where no time is covered."""
+    return round(increase * 1000 / elapsed_ms, 3) if elapsed_ms > 0 else None
+
+
+def order(readings: list[Reading]) -> list[Reading]:
+    """Return the readings in time order, each instant of a boot once."""
+    return sorted({(reading.boot, reading.at): reading for reading in readings}.values())
+
+
+def columns(readings: Sequence[Reading]) -> dict[str, list[int]]:
+    """Return ordered readings as columns."""
+    if not readings:
+        return {name: [] for name in COLUMNS}
+    return {name: list(values) for name, values in zip(COLUMNS, zip(*readings, strict=True), strict=True)}
+
+
+class Chain(NamedTuple):
+    """A run of readings, each the predecessor of the next, as cumulative columns: the unrolled counter.
+
+    `counters` are the readings' own columns; `total` has, for each counter asked for and each of TOTALS, the sum up
+    to each reading; `peaks` the rate of the step that ends at each reading; `known` how long each optional counter
+    was reported. `marks` maps the index of a reading to the marks of the step that ends at it, where there are any.
+    """
+
+    at: Sequence[int]
+    counters: Columns
+    total: dict[str, list[int]]
+    peaks: dict[str, list[int]]
+    known: dict[str, list[int] | None]
+    marks: dict[int, int]
+
+
+def unroll(readings: Columns, wanted: Sequence[str] = COUNTERS) -> list[Chain]:
+    """Return the chains of one interface's readings, for the counters in `wanted`. Usually there is one.
+
+    A reading's predecessor is the one before it in its own boot; for the first of a boot, the latest reading before
+    it of any. Two boots that overlap in time (a cloned machine, a boot without a clock) therefore make two chains,
+    which are added.
+    """
+    if not readings["at"]:
+        return []
+    return [_chain(part, wanted) for part in _split(readings)]
+
+
+class Buckets(NamedTuple):
+    """Increases of consecutive time buckets: one list a column, one value a bucket.
+
+    `sums` has each counter asked for (UNKNOWN where it was not reported) and TOTALS; `peaks` the highest clean rate,
+    in whole bytes per second; `marks` the marks of the steps that overlap the bucket. A bucket that no step overlaps
+    has no marks and no covered time: nothing is known of it.
+    """
+
+    sums: dict[str, list[int]]
+    peaks: dict[str, list[int]]
+    marks: list[int]
+
+    def is_known(self, index: int) -> bool:
+        return self.sums["covered_ms"][index] > 0 or self.marks[index] > 0
+
+
+def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str] = COUNTERS) -> Buckets:
+    """Return what passed in each bucket between consecutive `edges`: differences of C, so that parts add up."""
+    count = len(edges) - 1
+    buckets = empty_buckets(count, wanted)
+    for chain in chains:
+        at_edge = [bisect_right(chain.at, edge) for edge in edges]
+        for name, totals in chain.total.items():
+            sums = buckets.sums[name]
+            increases = _differences(chain.at, totals, edges, at_edge)
+            known = chain.known.get(name)
+            if known is None and name in chain.known:
+                continue  # never reported
+            seen = _differences(chain.at, known, edges, at_edge) if known is not None else None
+            for index, increase in enumerate(increases):
+                if seen is None or seen[index] > 0:
+                    sums[index] = max(sums[index], 0) + increase
+        _add_peaks(buckets, chain, edges)
+        _add_marks(buckets, chain, edges)
+    return buckets
+
+
+def empty_buckets(count: int, wanted: Sequence[str] = COUNTERS) -> Buckets:
+    """Return buckets of which nothing is known."""
+    return Buckets(
+        sums={name: [UNKNOWN if name in COUNTERS[4:] else 0] * count for name in (*wanted, *TOTALS)},
+        peaks={name: [0] * count for name in PEAKS},
+        marks=[0] * count,
+    )
+
+
+def _differs(a: int, b: int, unknown: int) -> bool:
+    return a != b and a != unknown and b != unknown
+
+
+def _capacity(speed_mbps: int, elapsed_ms: int) -> int:
+    """Bytes that a link can carry, with a tenth to spare for clocks; 0 where its speed is unknown."""
+    return max(speed_mbps, 0) * 1_000_000 // 8 * max(elapsed_ms, 0) * 11 // 10_000
+
+
+def _wrapped(before: int, after: int, limit: int) -> bool:
+    return after < before < 2**32 and after - before + 2**32 <= limit
+
+
+def _split(readings: Columns) -> list[Columns]:
+    boots = list(readings["boot"])
+    for index, boot in enumerate(boots):
+        if boot == NO_BOOT and index:
+            boots[index] = boots[index - 1]  # an agent that names no boot speaks of the one that runs
+    changes = sum(map(ne, boots[1:], boots))
+    if changes + 1 == len(set(boots)):
+        return [readings]
+    rows: dict[int, list[int]] = {}
+    for index, boot in enumerate(boots):
+        if boot not in rows:
+            rows[boot] = [index - 1] if index else []
+        rows[boot].append(index)
+    return [{name: [values[row] for row in part] for name, values in readings.items()} for part in rows.values()]
+
+
+def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
+    at = readings["at"]
+    elapsed = list(map(sub, at[1:], at))
+    increases = {name: list(map(sub, readings[name][1:], readings[name])) for name in {*wanted, *REQUIRED}}
+    marks: dict[int, int] = {}
+    for index in _irregular(readings, elapsed, increases):
+        passed = step(_reading(readings, index), _reading(readings, index + 1))
+        for name in increases:
+            increases[name][index] = passed.increases[COUNTERS.index(name)]
+        if passed.marks:
+            marks[index + 1] = passed.marks
+
+    clean = list(elapsed)
+    uncovered = {name: [0] * len(elapsed) for name in REQUIRED[:2]}
+    for index, mark in marks.items():
+        if mark & UNCLEAN:
+            clean[index - 1] = 0
+            for name, values in uncovered.items():
+                values[index - 1] = increases[name][index - 1]
+    total = {name: _cumulative(increases[name]) for name in wanted}
+    total["rx_uncovered"] = _cumulative(uncovered["rx_bytes"])
+    total["tx_uncovered"] = _cumulative(uncovered["tx_bytes"])
+    total["covered_ms"] = _cumulative(clean)
+    total["up_ms"] = _cumulative(map(mul, clean, readings["link"]))
+    return Chain(
+        at=at,
+        counters=readings,
+        total=total,
+        peaks={
+            peak: [
+                0,
+                *(
+                    passed * 1000 // duration if duration else 0
+                    for passed, duration in zip(increases[name], clean, strict=True)
+                ),
+            ]
+            for peak, name in zip(PEAKS, REQUIRED, strict=False)
+        },
+        known={name: _known(readings[name], elapsed) for name in wanted if min(readings[name]) == UNKNOWN},
+        marks=marks,
+    )
+
+
+def _cumulative(increases: Iterable[int]) -> list[int]:
+    return list(accumulate(increases, initial=0))
+
+
+def _irregular(readings: Columns, elapsed: list[int], increases: dict[str, list[int]]) -> list[int]:
+    """Return the indexes of the steps that may be more than a difference."""
+    if not elapsed:
+        return []
+    found: set[int] = set()
+    for name in ("boot", "ifindex"):
+        values = readings[name]
+        if min(values) != max(values):
+            found.update(index for index, differs in enumerate(map(ne, values[1:], values)) if differs)
+    for name, changes in increases.items():
+        if min(changes) < 0:
+            found.update(index for index, change in enumerate(changes) if change < 0)
+        if min(readings[name]) == UNKNOWN < max(readings[name]):
+            found.update(index for index, value in enumerate(readings[name][:-1]) if value == UNKNOWN)
+    intervals, speeds = readings["interval"], readings["speed"]
+    if max(elapsed) * 10 > GAP_INTERVALS_TENTHS * min(intervals):
+        found.update(
+            index
+            for index, duration in enumerate(elapsed)
+            if duration * 10 > GAP_INTERVALS_TENTHS * max(intervals[index], intervals[index + 1])
+        )
+    if max(speeds) > 0:
+        for name in REQUIRED[:2]:
+            if max(increases[name]) > _capacity(min(speeds), min(elapsed)):
+                found.update(
+                    index
+                    for index, increase in enumerate(increases[name])
+                    if increase > _capacity(max(speeds[index], speeds[index + 1]), elapsed[index])
+                )
+    return sorted(found)
+
+
+def _known(values: Sequence[int], elapsed: list[int]) -> list[int] | None:
+    if max(values) == UNKNOWN:
+        return None
+    steps = zip(values, values[1:], elapsed, strict=False)
+    return _cumulative([0 if UNKNOWN in (a, b) else max(duration, 1) for a, b, duration in steps])
+
+
+def _reading(readings: Columns, index: int) -> Reading:
+    return Reading(*(readings[name][index] if name in readings else UNKNOWN for name in COLUMNS))
+
+
+def _differences(at: Sequence[int], totals: Sequence[int], edges: Sequence[int], at_edge: list[int]) -> list[int]:
+    last = len(at)
+    values = []
+    for edge, index in zip(edges, at_edge, strict=True):
+        if index == 0:
+            values.append(totals[0])
+        elif index == last:
+            values.append(totals[-1])
+        else:
+            before, start = totals[index - 1], at[index - 1]
+            values.append(before + (totals[index] - before) * (edge - start) // (at[index] - start))
+    return list(map(sub, values[1:], values))
+
+
+def _add_peaks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
+    first = [bisect_right(chain.at, edge) for edge in edges[:-1]]
+    last = [bisect_left(chain.at, edge) for edge in edges[1:]]
+    for name, rates in chain.peaks.items():
+        peaks = buckets.peaks[name]
+        for index, (start, stop) in enumerate(zip(first, last, strict=True)):
+            within = rates[max(start, 1) : stop + 1]
+            if within:
+                peaks[index] = max(peaks[index], max(within))
+
+
+def _add_marks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
+    for index, marks in chain.marks.items():
+        start, end = chain.at[index - 1], chain.at[index]
+        ends_in = bisect_left(edges, end) - 1
+        for bucket in range(max(bisect_right(edges, start) - 1, 0), min(ends_in, len(buckets.marks) - 1) + 1):
+            buckets.marks[bucket] |= marks
+        if marks & RESET and 0 <= ends_in < len(buckets.marks):
+            buckets.sums["resets"][ends_in] += 1
