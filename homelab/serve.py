@@ -1,0 +1,167 @@
+"""One command runs the hub: set-up, the web server, a tick and the machine's own agent each minute."""
+
+import hashlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.staticfiles.finders import get_finders
+from django.core.management import call_command
+from django.core.wsgi import get_wsgi_application
+from waitress.server import create_server
+
+from agent.homelab_agent import default_server_id
+from servers.models import ApiKey, KeyKind, Server
+
+AGENT = settings.BASE_DIR / "agent" / "homelab_agent.py"
+AGENT_SECONDS = 50  # the agent gives up by itself; this is for one that cannot
+EVERY_SECONDS = 60.0
+
+
+class AddressInUse(OSError):
+    """Something else listens where the hub should."""
+
+
+def set_up(out: TextIO) -> None:
+    """Bring the database, the static files and the first admin up to date; quick when they are."""
+    call_command("migrate", verbosity=0, interactive=False)
+    _collect_static()
+    _make_first_admin(out)
+
+
+def run(bind: str, *, with_agent: bool, out: TextIO) -> None:
+    """Serve until SIGINT or SIGTERM. Raises AddressInUse."""
+    host, _, port = bind.rpartition(":")
+    # waitress reads requests in one thread before it hands them on, so that clients which drip their
+    # bodies hold none of these threads.
+    try:
+        server = create_server(
+            get_wsgi_application(),
+            host=host.strip("[]"),
+            port=int(port),
+            threads=8,
+            connection_limit=1000,
+            channel_timeout=30,
+            max_request_body_size=4 * settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
+            ident="homelab",
+        )
+    except OSError as error:
+        raise AddressInUse(
+            f"Cannot listen on {bind}: {error.strerror}. Choose another with --bind HOST:PORT."
+        ) from error
+    stop = threading.Event()
+    jobs = [_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop)] if with_agent else []
+    out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
+    out.flush()
+    with _stopping_on_signals():
+        try:
+            server.run()
+        except (KeyboardInterrupt, SystemExit):
+            out.write("\nStopping ...\n")
+        finally:
+            stop.set()
+            server.close()
+            for job in jobs:
+                job.join(timeout=10)
+
+
+def _collect_static() -> None:
+    """Copy and compress the static files, unless they are as they were at the last start."""
+    sources = hashlib.sha256()
+    for finder in get_finders():
+        for path, storage in finder.list([]):
+            sources.update(f"{path} {os.stat(storage.path(path)).st_mtime_ns}\n".encode())
+    stamp = settings.STATIC_ROOT / ".sources"
+    if stamp.exists() and stamp.read_text() == sources.hexdigest():
+        return
+    call_command("collectstatic", verbosity=0, interactive=False, clear=True)
+    stamp.write_text(sources.hexdigest())
+
+
+def _make_first_admin(out: TextIO) -> None:
+    users = get_user_model().objects
+    if users.filter(is_superuser=True).exists():
+        return
+    password = secrets.token_urlsafe(12)
+    users.create_superuser("admin", password=password)
+    out.write(f"Sign in as admin with the password {password} - it is shown only now; change it in the admin.\n")
+
+
+def _agent_job(url: str) -> Callable[[threading.Event], None]:
+    """Return a job that runs this machine's agent once, over HTTP, as cron would."""
+    state = settings.DATA_DIR / "agent"
+    server_id = default_server_id(socket.gethostname())
+    env_file = _own_key(server_id, state / "agent.env")
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("HOMELAB_", "DATABASE_"))},
+        "HOMELAB_URL": url,
+        "HOMELAB_STATE_DIR": str(state),
+    }
+    command = [sys.executable, str(AGENT), "--server-id", server_id, "--env-file", str(env_file)]
+
+    def job(stop: threading.Event) -> None:
+        with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL) as agent:
+            waited = 0.0
+            while agent.poll() is None and waited < AGENT_SECONDS and not stop.wait(0.1):
+                waited += 0.1
+            if agent.poll() is None:
+                agent.terminate()
+
+    return job
+
+
+def _own_key(server_id: str, path: Path) -> Path:
+    """Return the settings file of this machine's agent; the first start makes its key, and the server."""
+    if path.exists():
+        prefix = path.read_text().partition("=")[2].partition(".")[0]
+        if ApiKey.objects.filter(prefix=prefix, revoked_at=None).exists():
+            return path
+    server, _ = Server.objects.get_or_create(id=server_id, defaults={"hostname": socket.gethostname()})
+    _, text = ApiKey.objects.make(KeyKind.AGENT, server=server, label="this machine, made by serve")
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(f"HOMELAB_KEY={text}\n")
+    return path
+
+
+def _every(seconds: float, job: Callable[[threading.Event], None], stop: threading.Event) -> threading.Thread:
+    """Start a thread that runs the job at once and then each `seconds`, until `stop`."""
+
+    def loop() -> None:
+        due = time.monotonic()
+        while not stop.wait(max(due - time.monotonic(), 0)):
+            due += seconds
+            job(stop)
+
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    return thread
+
+
+@contextmanager
+def _stopping_on_signals() -> Any:
+    def stop(*_: Any) -> None:
+        raise SystemExit(0)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reachable(host: str) -> str:
+    return "127.0.0.1" if host in ("", "0.0.0.0", "[::]", "::") else host  # noqa: S104 - compared, not bound
