@@ -1,0 +1,186 @@
+import random
+import zlib
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from metrics.codec import HEADER, VERSION, CodecError, count, pack, unpack
+
+LEAST, MOST = -(2**63), 2**63 - 1
+SMALL = [[1_760_000_000_000, 1_760_000_060_017, 1_760_000_120_003], [10, 25, 20], [-1, -1, -1]]
+
+int64 = st.integers(LEAST, MOST) | st.sampled_from([LEAST, -1, 0, 1, 2**32, MOST])
+
+
+def counter(rows: int, seed: int = 0) -> list[int]:
+    noise = random.Random(seed)
+    values = [10**11]
+    while len(values) < rows:
+        values.append(values[-1] + int(noise.lognormvariate(11, 1)))
+    return values
+
+
+def instants(rows: int) -> list[int]:
+    noise = random.Random(rows)
+    return [1_760_000_000_000 + 60_000 * i + int(noise.expovariate(1 / 45)) for i in range(rows)]
+
+
+@st.composite
+def tables(draw) -> list[list[int]]:
+    rows = draw(st.integers(0, 40))
+    ramps = st.tuples(int64, st.integers(-100_000, 100_000)).map(
+        lambda line: [min(max(line[0] + line[1] * i, LEAST), MOST) for i in range(rows)]
+    )
+    counters = st.lists(st.integers(0, 2000), min_size=rows, max_size=rows).map(
+        lambda increases: [sum(increases[: i + 1]) % 30_000 for i in range(rows)]
+    )
+    grids = st.lists(st.integers(0, 400), min_size=rows, max_size=rows).map(
+        lambda jitter: [10**12 + 60_000 * i + late for i, late in enumerate(jitter)]
+    )
+    anything = st.lists(int64, min_size=rows, max_size=rows)
+    states = st.lists(st.sampled_from([-1, 0, 1]), min_size=rows, max_size=rows)
+    return draw(st.lists(ramps | counters | grids | anything | states, max_size=6))
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables())
+def test_whatever_is_packed_is_unpacked(columns):
+    packed = pack(columns)
+    assert unpack(packed) == columns
+    assert count(packed) == (len(columns[0]) if columns else 0)
+
+
+@pytest.mark.parametrize("value", [LEAST, -1, 0, 1, 2**32, MOST])
+def test_one_row_holds_every_value(value):
+    assert unpack(pack([[value]])) == [[value]]
+
+
+def test_no_columns_and_no_rows_are_tables_too():
+    assert unpack(pack([])) == []
+    assert unpack(pack([[], []])) == [[], []]
+    assert count(pack([[], []])) == 0
+
+
+def test_a_leap_across_the_whole_range_comes_back():
+    columns = [[LEAST, MOST, LEAST], [MOST, -1, MOST], [-1, MOST, 0], [MOST, LEAST, LEAST]]
+    assert unpack(pack(columns)) == columns
+
+
+def test_an_optional_that_is_missing_now_and_then_comes_back():
+    values = [-1 if i % 50 < 3 else value for i, value in enumerate(counter(500))]
+    assert unpack(pack([values])) == [values]
+
+
+def test_constants_and_strides_cost_next_to_nothing_however_long():
+    columns = [[7] * 10_080, [LEAST] * 10_080, list(range(0, 10_080 * 60_000, 60_000)), list(range(10_080, 0, -1))]
+    packed = pack(columns)
+    assert unpack(packed) == columns
+    assert len(packed) < 100
+
+
+def test_a_reset_costs_its_neighbours_nothing():
+    values = counter(10_080)
+    after = values[:5000] + [value - values[5000] for value in values[5000:]]
+    assert unpack(pack([after])) == [after]
+    assert len(pack([after])) < len(pack([values])) + 250
+
+
+def test_jittered_instants_cost_their_jitter():
+    values = instants(10_080)
+    assert unpack(pack([values])) == [values]
+    assert len(pack([values])) < 0.95 * len(values)
+
+
+def test_an_outage_leaves_jittered_instants_small():
+    values = instants(5000) + [instant + 86_400_000 for instant in instants(10_080)[5000:]]
+    assert unpack(pack([values])) == [values]
+    assert len(pack([values])) < len(values)
+
+
+def test_a_beat_on_an_idle_link_costs_next_to_nothing():
+    values = [342 * (i // 5) for i in range(10_080)]
+    assert unpack(pack([values])) == [values]
+    assert len(pack([values])) < 200
+
+
+def test_more_rows_than_one_block_holds_come_back():
+    values = counter(60_480)
+    assert unpack(pack([values, instants(60_480)])) == [values, instants(60_480)]
+
+
+def test_a_busy_week_stays_within_its_bytes():
+    columns = [instants(10_080), *(counter(10_080, seed) for seed in range(4)), *([[-1] * 10_080] * 10)]
+    assert len(pack(columns)) < 11 * 10_080
+
+
+def test_only_the_wanted_columns_are_unpacked():
+    columns = [counter(50, seed) for seed in range(4)]
+    assert unpack(pack(columns), {1, 3}) == [None, columns[1], None, columns[3]]
+    assert unpack(pack(columns), []) == [None] * 4
+
+
+def test_a_memoryview_is_read_as_bytes_are():
+    assert unpack(memoryview(pack(SMALL))) == SMALL
+    assert count(memoryview(pack(SMALL))) == 3
+
+
+def test_tuples_and_ranges_are_columns_too():
+    assert unpack(pack([(3, 1, 2), range(3)])) == [[3, 1, 2], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("value", [LEAST - 1, MOST + 1])
+def test_a_value_beyond_64_bits_is_refused(value):
+    with pytest.raises(ValueError, match="-2\\^63"):
+        pack([[0, value]])
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match="length"):
+        pack([[1, 2], [1]])
+
+
+@pytest.mark.parametrize("read", [unpack, count])
+def test_every_flipped_bit_is_an_error(read):
+    packed = pack(SMALL)
+    for bit in range(8 * len(packed)):
+        damaged = bytearray(packed)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(CodecError):
+            read(bytes(damaged))
+
+
+@pytest.mark.parametrize("read", [unpack, count])
+def test_every_truncation_is_an_error(read):
+    packed = pack(SMALL)
+    for size in range(len(packed)):
+        with pytest.raises(CodecError):
+            read(packed[:size])
+
+
+@pytest.mark.parametrize("extra", [b"\0", b"\xff", pack(SMALL)])
+def test_trailing_bytes_are_an_error(extra):
+    with pytest.raises(CodecError):
+        unpack(pack(SMALL) + extra)
+
+
+@pytest.mark.parametrize("read", [unpack, count])
+def test_an_unknown_version_says_so(read):
+    with pytest.raises(CodecError, match="version 2"):
+        read(bytes([VERSION + 1]) + pack(SMALL)[1:])
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_random_bytes_are_an_error_and_no_other(data, has_version):
+    with pytest.raises(CodecError):
+        unpack(bytes([VERSION]) * has_version + data)
+
+
+@given(st.data())
+def test_damage_behind_a_right_checksum_raises_no_other_error(data):
+    packed = bytearray(pack(SMALL))
+    packed[data.draw(st.integers(HEADER.size, len(packed) - 1))] = data.draw(st.integers(0, 255))
+    packed[1:5] = zlib.crc32(packed[5:], VERSION).to_bytes(4, "little")
+    with suppress(CodecError):
+        unpack(bytes(packed))
