@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import secrets
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 SERVER_ID = r"^[a-z0-9-]{1,100}\Z"
+KEY_PREFIX = re.compile(r"[0-9a-f]{10}")
 DEFAULT_INTERVAL = 60.0
 GAP_INTERVALS = 2.5  # silent for longer than this many intervals: a gap in its readings, and no longer online
 OFFLINE_INTERVALS = 10
@@ -147,7 +149,8 @@ class ApiKeyManager(models.Manager["ApiKey"]):
     def verify(self, text: str, *, now: datetime) -> "ApiKey | None":
         """Return the live key whose secret `text` is, with its server, or None."""
         prefix, dot, _ = text.partition(".")
-        key = self.select_related("server").filter(prefix=prefix).first() if dot and len(prefix) == 10 else None
+        is_prefix = dot and KEY_PREFIX.fullmatch(prefix)  # anything else is no question for a database: NUL, say
+        key = self.select_related("server").filter(prefix=prefix).first() if is_prefix else None
         digest = key.digest if key else "0" * 64
         matches = hmac.compare_digest(_digest(text), digest)
         return key if key and matches and key.is_live(now=now) else None

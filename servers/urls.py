@@ -4,5 +4,5 @@ from servers import views
 
 urlpatterns = [
     path("servers", views.ServerListView.as_view(), name="server-list"),
-    path("servers/<str:server_id>", views.ServerDetailView.as_view(), name="server-detail"),
+    path("servers/<slug:server_id>", views.ServerDetailView.as_view(), name="server-detail"),
 ]
