@@ -1,0 +1,97 @@
+"""What the hub's tests share: keys of each kind, clients that carry them, and heartbeats to send."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from rest_framework.test import APIClient
+
+from servers.models import ApiKey, KeyKind, Server
+
+settings.register_profile("homelab", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("homelab")
+
+Body = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def interface() -> Callable[..., Body]:
+    """Build an interface as an agent sends it; `...` leaves a field out."""
+
+    def build(name: str = "eth0", rx_bytes: int = 0, tx_bytes: int = 0, **changes: Any) -> Body:
+        counters = {"rx_bytes": rx_bytes, "tx_bytes": tx_bytes, "rx_packets": 0, "tx_packets": 0}
+        return _without({"name": name, **counters, "is_up": True, **changes})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def heartbeat(interface: Callable[..., Body]) -> Callable[..., Body]:
+    """Build a heartbeat of server `nas` as an agent sends it; `...` leaves a field out."""
+
+    def build(**changes: Any) -> Body:
+        body = {
+            "server_id": "nas",
+            "hostname": "nas.home.arpa",
+            "timestamp": "2026-03-01T06:30:00+00:00",
+            "boot_id": "boot-1",
+            "uptime": 1000.0,
+            "sent_uptime": 1000.0,
+            "interval": 60,
+            "network_interfaces": [interface()],
+        }
+        return _without({**body, **changes})
+
+    return build
+
+
+@pytest.fixture
+def golden() -> Body:
+    return json.loads((Path(__file__).parent / "docs" / "heartbeat.json").read_text())
+
+
+@pytest.fixture
+def server(db: None) -> Server:
+    return Server.objects.create(id="nas", hostname="nas.home.arpa")
+
+
+@pytest.fixture
+def keys(server: Server) -> dict[str, str]:
+    """The text of one live key of each kind; the agent's writes `server`."""
+    return {
+        kind: ApiKey.objects.make(kind, server=server if kind == KeyKind.AGENT else None)[1] for kind in KeyKind.values
+    }
+
+
+@pytest.fixture
+def api() -> APIClient:
+    """A client without a key."""
+    return APIClient()
+
+
+@pytest.fixture
+def reader(keys: dict[str, str]) -> APIClient:
+    return _with_key(keys["read"])
+
+
+@pytest.fixture
+def agent(keys: dict[str, str]) -> APIClient:
+    return _with_key(keys["agent"])
+
+
+@pytest.fixture
+def shared(keys: dict[str, str]) -> APIClient:
+    return _with_key(keys["shared"])
+
+
+def _with_key(text: str) -> APIClient:
+    client = APIClient()
+    client.credentials(HTTP_AUTHORIZATION=f"Bearer {text}")
+    return client
+
+
+def _without(body: Body) -> Body:
+    return {name: value for name, value in body.items() if value is not ...}
