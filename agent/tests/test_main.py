@@ -72,7 +72,7 @@ def test_dry_run_needs_neither_url_nor_key(machine: FakeMachine, capsys):
     [
         (401, {"type": "client_error"}, 77),
         (403, {"type": "client_error"}, 77),
-        (400, {"type": "validation_error"}, 69),
+        (400, {"type": "client_error"}, 69),
         (404, b"<html>not found</html>", 69),
         (405, {"type": "client_error"}, 69),
         (429, {"type": "client_error"}, 75),
