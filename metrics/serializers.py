@@ -6,7 +6,6 @@ A heartbeat is checked by hand: it is the hot path, and the general machinery ta
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
-from math import isfinite
 from typing import Any
 from uuid import UUID
 
@@ -130,7 +129,7 @@ def _integer(smallest: int, largest: int) -> Check:
 
 def _number(smallest: float, largest: float) -> Check:
     def check(value: Any) -> float:
-        if type(value) not in (int, float) or not isfinite(value):
+        if type(value) not in (int, float) or value != value:  # NaN
             raise Invalid("A number is required.")
         if not smallest <= value <= largest:
             raise Invalid(f"Between {smallest:g} and {largest:g}.", "min_value" if value < smallest else "max_value")
