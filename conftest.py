@@ -21,7 +21,7 @@ Body = dict[str, Any]
 def interface() -> Callable[..., Body]:
     """Build an interface as an agent sends it; `...` leaves a field out."""
 
-    def build(name: str = "eth0", rx_bytes: int = 0, tx_bytes: int = 0, **changes: Any) -> Body:
+    def build(name: Any = "eth0", rx_bytes: Any = 0, tx_bytes: Any = 0, **changes: Any) -> Body:
         counters = {"rx_bytes": rx_bytes, "tx_bytes": tx_bytes, "rx_packets": 0, "tx_packets": 0}
         return _without({"name": name, **counters, "is_up": True, **changes})
 

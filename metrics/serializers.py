@@ -302,6 +302,7 @@ class SparklineSerializer(serializers.Serializer[Any]):
 
 _COUNTER_SCHEMA = {"type": "integer", "minimum": 0, "maximum": MAX_COUNTER}
 _UPTIME_SCHEMA = {"type": "number", "minimum": 0, "maximum": 10**10}
+_STAT_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_COUNTER}
 INTERFACE_SCHEMA = {
     "type": "object",
     "required": list(_INTERFACE_REQUIRED),
@@ -311,13 +312,13 @@ INTERFACE_SCHEMA = {
         "is_up": {"type": "boolean"},
         "operstate": {"type": "string", "enum": list(OPERSTATES)},
         "speed_mbps": {"type": "integer", "minimum": -1, "maximum": 10**9},
-        "mtu": {"type": "integer", "minimum": 0},
+        "mtu": {"type": "integer", "minimum": 0, "maximum": 2**32},
         "mac": {"type": "string", "maxLength": 64},
-        "ifindex": {"type": "integer", "minimum": 0},
+        "ifindex": {"type": "integer", "minimum": 0, "maximum": 2**31},
         "kind": {"type": "string", "enum": Kind.values},
         "master": {"type": "string", "maxLength": 64},
         "carrier_changes": _COUNTER_SCHEMA,
-        "addresses": {"type": "array", "maxItems": 64, "items": {"type": "string", "maxLength": 64}},
+        "addresses": {"type": "array", "maxItems": 64, "items": {"type": "string", "minLength": 1, "maxLength": 64}},
     },
 }
 HEARTBEAT_SCHEMA = {
@@ -335,7 +336,7 @@ HEARTBEAT_SCHEMA = {
         "uptime": _UPTIME_SCHEMA,
         "sent_uptime": _UPTIME_SCHEMA,
         "interval": {"type": "number", "minimum": 1, "maximum": 86_400},
-        "agent_stats": {"type": "object", "properties": {name: {"type": "number"} for name in AGENT_STATS}},
+        "agent_stats": {"type": "object", "properties": dict.fromkeys(AGENT_STATS, _STAT_SCHEMA)},
         "network_interfaces": {"type": "array", "maxItems": MAX_INTERFACES, "items": INTERFACE_SCHEMA},
     },
 }
