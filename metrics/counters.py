@@ -10,8 +10,9 @@ example by hand.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate
-from operator import mul, ne, sub
+from functools import reduce
+from itertools import accumulate, chain
+from operator import lt, mul, ne, or_, sub
 from typing import NamedTuple
 
 COUNTERS = (
@@ -117,10 +118,28 @@ def order(readings: list[Reading]) -> list[Reading]:
     return sorted({(reading.boot, reading.at): reading for reading in readings}.values())
 
 
+def join(*parts: Columns, names: Sequence[str] = COLUMNS) -> dict[str, list[int]]:
+    """Return the readings of all parts in time order, each instant of a boot once; the columns in `names`."""
+    joined = {name: list(chain.from_iterable(part[name] for part in parts)) for name in names}
+    at = joined["at"]
+    if all(map(lt, at, at[1:])):
+        return joined
+    rows = sorted({(row[0], row[1]): row for row in zip(*joined.values(), strict=True)}.values())
+    return {name: list(values) for name, values in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def between(readings: Columns, start: int, end: int) -> dict[str, list[int]]:
+    """Return the readings from `start` to `end`, with the last up to `start` and the first from `end`."""
+    at = readings["at"]
+    first = max(bisect_right(at, start) - 1, 0)
+    last = bisect_left(at, end) + 1
+    return {name: list(values[first:last]) for name, values in readings.items()}
+
+
 def columns(readings: Sequence[Reading]) -> dict[str, list[int]]:
     """Return ordered readings as columns."""
     if not readings:
-        return {name: [] for name in COLUMNS}
+        return join()
     return {name: list(values) for name, values in zip(COLUMNS, zip(*readings, strict=True), strict=True)}
 
 
@@ -172,21 +191,49 @@ def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str]
     """Return what passed in each bucket between consecutive `edges`: differences of C, so that parts add up."""
     count = len(edges) - 1
     buckets = empty_buckets(count, wanted)
-    for chain in chains:
-        at_edge = [bisect_right(chain.at, edge) for edge in edges]
-        for name, totals in chain.total.items():
+    for line in chains:
+        at_edge = [bisect_right(line.at, edge) for edge in edges]
+        for name, totals in line.total.items():
             sums = buckets.sums[name]
-            increases = _differences(chain.at, totals, edges, at_edge)
-            known = chain.known.get(name)
-            if known is None and name in chain.known:
+            increases = _differences(line.at, totals, edges, at_edge)
+            known = line.known.get(name)
+            if known is None and name in line.known:
                 continue  # never reported
-            seen = _differences(chain.at, known, edges, at_edge) if known is not None else None
+            seen = _differences(line.at, known, edges, at_edge) if known is not None else None
             for index, increase in enumerate(increases):
                 if seen is None or seen[index] > 0:
                     sums[index] = max(sums[index], 0) + increase
-        _add_peaks(buckets, chain, edges)
-        _add_marks(buckets, chain, edges)
+        _add_peaks(buckets, line, edges)
+        _add_marks(buckets, line, edges)
     return buckets
+
+
+def add_buckets(into: Buckets, index: int, part: Buckets, start: int, stop: int) -> None:
+    """Add buckets `start` up to `stop` of `part` to bucket `index` of `into`. What is unknown adds nothing."""
+    for name, values in into.sums.items():
+        added = part.sums[name][start:stop]
+        if name not in REQUIRED and name in COUNTERS:
+            added = [value for value in added if value != UNKNOWN]
+            if not added:
+                continue
+            values[index] = max(values[index], 0)
+        values[index] += sum(added)
+    for name, values in into.peaks.items():
+        values[index] = max(values[index], *part.peaks[name][start:stop])
+    into.marks[index] = reduce(or_, part.marks[start:stop], into.marks[index])
+
+
+def splice(into: Buckets, index: int, part: Buckets, start: int, stop: int) -> Buckets:
+    """Return `into` with buckets `start` up to `stop` of `part` in place of as many from `index` on."""
+
+    def replaced(values: list[int], by: list[int]) -> list[int]:
+        return [*values[:index], *by[start:stop], *values[index + stop - start :]]
+
+    return Buckets(
+        sums={name: replaced(values, part.sums[name]) for name, values in into.sums.items()},
+        peaks={name: replaced(values, part.peaks[name]) for name, values in into.peaks.items()},
+        marks=replaced(into.marks, part.marks),
+    )
 
 
 def empty_buckets(count: int, wanted: Sequence[str] = COUNTERS) -> Buckets:

@@ -1,12 +1,32 @@
 """The only way out: every answer about the past comes from here."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypedDict
+from itertools import pairwise
+from typing import NamedTuple, TypedDict
+from zoneinfo import ZoneInfo
 
-from metrics.counters import UNCLEAN, Chain, Reading, columns, order, rate, unroll
-from metrics.models import Heartbeat, Interface, from_ms, to_ms
+from metrics.counters import (
+    COUNTERS,
+    MARKS,
+    REQUIRED,
+    UNCLEAN,
+    UNKNOWN,
+    Buckets,
+    Chain,
+    add_buckets,
+    empty_buckets,
+    measure,
+    rate,
+    unroll,
+)
+from metrics.increases import increases
+from metrics.models import Interface, from_ms, to_ms
+from metrics.periods import Step, edges
+from metrics.readings import readings
 from servers.models import Server
 
 SPARKLINE_PERIODS = {
@@ -19,7 +39,63 @@ SPARKLINE_PERIODS = {
     "12m": timedelta(days=365),
 }
 SPARKLINE_POINTS = 60
-SPARKLINE_COUNTERS = ("rx_bytes", "tx_bytes")
+BYTES = REQUIRED[:2]
+PERCENTILE_STEP_MS = 300_000
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What passed in consecutive buckets: one list a column, one value a bucket, null where nothing is known.
+
+    Increases in bytes and packets; rates and peaks in bytes per second; `marks` out of reset, wrap, gap and suspect.
+    """
+
+    start: list[datetime]
+    end: datetime
+    rx_bytes: list[int | None]
+    tx_bytes: list[int | None]
+    rx_packets: list[int | None]
+    tx_packets: list[int | None]
+    rx_errors: list[int | None]
+    tx_errors: list[int | None]
+    rx_dropped: list[int | None]
+    tx_dropped: list[int | None]
+    rx_rate: list[float | None]
+    tx_rate: list[float | None]
+    rx_peak: list[float | None]
+    tx_peak: list[float | None]
+    covered_seconds: list[float]
+    up_seconds: list[float]
+    resets: list[int]
+    marks: list[list[str]]
+
+    def total(self, name: str) -> int | float | None:
+        """Return the sum of a column over the whole window; null where nothing is known."""
+        known = [value for value in getattr(self, name) if value is not None]
+        return sum(known) if known else None
+
+
+class UsageRow(NamedTuple):
+    """Exact bytes of one interface, or of a server's total (`interface` None), in one calendar period."""
+
+    server_id: str
+    interface: str | None
+    start: datetime
+    end: datetime
+    rx_bytes: int | None
+    tx_bytes: int | None
+    covered_seconds: float
+    resets: int
+    rx_p95: float | None
+    tx_p95: float | None
+
+
+class TopRow(NamedTuple):
+    rank: int
+    server_id: str
+    interface: str
+    rx_bytes: int
+    tx_bytes: int
 
 
 class SparklinePoint(TypedDict):
@@ -32,76 +108,254 @@ class SparklinePoint(TypedDict):
     tx_rate: float | None
 
 
+def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
+    """Return the named interface, or those that count in the server's total; all of them when none does by rule."""
+    of_server = Interface.objects.filter(server=server)
+    if name is not None:
+        return list(of_server.filter(name=name))
+    return list(of_server.in_totals()) or list(of_server)
+
+
+def series(
+    interfaces: Sequence[Interface],
+    start: datetime,
+    end: datetime,
+    step: Step,
+    zone: ZoneInfo,
+    *,
+    counters: Sequence[str] = REQUIRED,
+) -> Series:
+    """Return what passed the interfaces together from `start` to `end`, in buckets of `step`.
+
+    Each is diffed on its own, then they are summed. The buckets begin at the zone's boundaries; the first and the
+    last are cut by the window. A raw step gives one bucket between every two readings.
+    """
+    if step.seconds or step.months:
+        instants = [to_ms(instant) for instant in edges(start, end, step, zone)]
+    else:
+        instants = _raw_edges(interfaces, to_ms(start), to_ms(end))
+    measured = increases(interfaces, instants, counters)
+    return _series(_sum_of(list(measured.values()), len(instants) - 1, counters), instants)
+
+
+def usage(
+    interfaces: Sequence[Interface],
+    start: datetime,
+    end: datetime,
+    step: Step,
+    zone: ZoneInfo,
+    *,
+    by_server: bool,
+    anchor_day: int = 1,
+    with_percentile: bool = True,
+) -> list[UsageRow]:
+    """Return the bytes of each calendar period from `start` to `end`, by interface or by server, oldest first.
+
+    By server, the interfaces that count in its total are summed. The 95th percentile is of 5-minute rates, in bytes
+    per second; null where there are no readings to take it from.
+    """
+    instants = [to_ms(instant) for instant in edges(start, end, step, zone, anchor_day=anchor_day)]
+    measured = increases(interfaces, instants, BYTES)
+    rates = _five_minute_rates(interfaces, instants) if with_percentile else {}
+    rows = []
+    for group in _groups(interfaces, by_server=by_server):
+        buckets = _sum_of([measured[interface.pk] for interface in group], len(instants) - 1, BYTES)
+        of_group = _add_rates([rates[interface.pk] for interface in group if interface.pk in rates], len(instants) - 1)
+        known = _series(buckets, instants)
+        for index, since in enumerate(known.start):
+            rx, tx = of_group[index] if of_group else ([], [])
+            rows.append(
+                UsageRow(
+                    group[0].server_id,
+                    None if by_server else group[0].name,
+                    since,
+                    from_ms(instants[index + 1]),
+                    known.rx_bytes[index],
+                    known.tx_bytes[index],
+                    known.covered_seconds[index],
+                    known.resets[index],
+                    percentile(rx),
+                    percentile(tx),
+                )
+            )
+    return rows
+
+
+def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
+    """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
+    measured = increases(interfaces, [to_ms(start), to_ms(end)], BYTES)
+    passed = []
+    for interface in interfaces:
+        buckets = measured[interface.pk]
+        if buckets.is_known(0):
+            rx, tx = (buckets.sums[name][0] for name in BYTES)
+            passed.append((rx + tx, interface, rx, tx))
+    passed.sort(key=lambda row: (-row[0], row[1].server_id, row[1].name))
+    return [
+        TopRow(rank, interface.server_id, interface.name, rx, tx)
+        for rank, (_, interface, rx, tx) in enumerate(passed[:limit], 1)
+    ]
+
+
+def percentile(rates: Collection[float], share: int = 95) -> float | None:
+    """Return the rate that `share` percent of the samples do not exceed (nearest rank), or None without samples."""
+    if not rates:
+        return None
+    return round(sorted(rates)[-(-share * len(rates) // 100) - 1], 3)
+
+
 def sparkline(server: Server, period: str, interface: str | None, *, now: datetime) -> list[SparklinePoint]:
     """Return at most 60 points of the period before `now`, oldest first.
 
     Of one interface, or, without one, of all that count in the server's total. No such interface: no points.
     """
-    start = now - SPARKLINE_PERIODS[period]
-    names = [interface] if interface is not None else names_in_total(server)
-    lines = [unroll(columns(line), SPARKLINE_COUNTERS) for line in readings(server, names, start, now).values()]
-    return _total(lines, to_ms(start), to_ms(now))
+    start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
+    found = readings(interfaces_of(server, interface), start, end, BYTES)
+    return _points_of_all([unroll(line, BYTES) for line in found.values()], start, end)
 
 
-def names_in_total(server: Server) -> list[str]:
-    """Return the interfaces that count in the server's total; all of them when none does by rule."""
-    of_server = Interface.objects.filter(server=server)
-    return list(of_server.in_totals().values_list("name", flat=True)) or list(of_server.values_list("name", flat=True))
+def _raw_edges(interfaces: Sequence[Interface], start: int, end: int) -> list[int]:
+    instants = {start, end}
+    for found in readings(interfaces, start, end, BYTES).values():
+        instants.update(found["at"][bisect_left(found["at"], start) : bisect_right(found["at"], end)])
+    return sorted(instants)
 
 
-def readings(server: Server, names: list[str], start: datetime, end: datetime) -> dict[str, list[Reading]]:
-    """Return the readings of each interface from `start` to `end` in order, and the one before where there is one."""
-    found: dict[str, list[Reading]] = defaultdict(list)
-    missing = set(names)
-    log = Heartbeat.objects.filter(server=server)
-    for heartbeat in log.between(start, end):
-        for name, reading in heartbeat.unpack():
-            if name in names:
-                found[name].append(reading)
-    for heartbeat in log.filter(collected_at__lt=start).order_by("-collected_at").iterator(chunk_size=50):
-        for name, reading in heartbeat.unpack():
-            if name in missing:
-                found[name].append(reading)
-                missing.discard(name)
-        if not missing:
-            break
-    return {name: order(found[name]) for name in names}
+def _sum_of(measured: Sequence[Buckets], count: int, counters: Sequence[str]) -> Buckets:
+    """Return the sum of several interfaces; their heartbeats are shared, so time is covered where one of them is."""
+    if len(measured) == 1:
+        return measured[0]
+    total = empty_buckets(count, counters)
+    for buckets in measured:
+        covered, up = list(total.sums["covered_ms"]), list(total.sums["up_ms"])
+        for index in range(count):
+            add_buckets(total, index, buckets, index, index + 1)
+        total.sums["covered_ms"][:] = map(max, covered, buckets.sums["covered_ms"])
+        total.sums["up_ms"][:] = map(max, up, buckets.sums["up_ms"])
+    for values in total.peaks.values():
+        values[:] = [UNKNOWN] * count  # the highest of a sum is not the sum of the highest
+    return total
 
 
-def _total(lines: list[list[Chain]], start: int, end: int) -> list[SparklinePoint]:
+def _series(buckets: Buckets, instants: Sequence[int]) -> Series:
+    count = len(instants) - 1
+    known = [buckets.is_known(index) for index in range(count)]
+    covered = buckets.sums["covered_ms"]
+
+    def increase(name: str) -> list[int | None]:
+        values = buckets.sums.get(name, [UNKNOWN] * count)
+        return [value if is_known and value != UNKNOWN else None for value, is_known in zip(values, known, strict=True)]
+
+    def rates(name: str) -> list[float | None]:
+        clean = map(int.__sub__, buckets.sums[f"{name}_bytes"], buckets.sums[f"{name}_uncovered"])
+        return list(map(rate, clean, covered))
+
+    def peaks(name: str) -> list[float | None]:
+        return [
+            value if milliseconds and value != UNKNOWN else None
+            for value, milliseconds in zip(buckets.peaks[name], covered, strict=True)
+        ]
+
+    return Series(
+        start=[from_ms(instant) for instant in instants[:-1]],
+        end=from_ms(instants[-1]),
+        **{name: increase(name) for name in COUNTERS},
+        rx_rate=rates("rx"),
+        tx_rate=rates("tx"),
+        rx_peak=peaks("rx_peak"),
+        tx_peak=peaks("tx_peak"),
+        covered_seconds=[milliseconds / 1000 for milliseconds in covered],
+        up_seconds=[milliseconds / 1000 for milliseconds in buckets.sums["up_ms"]],
+        resets=buckets.sums["resets"],
+        marks=[[word for mark, word in MARKS.items() if marks & mark] for marks in buckets.marks],
+    )
+
+
+def _groups(interfaces: Sequence[Interface], *, by_server: bool) -> list[list[Interface]]:
+    if not by_server:
+        return [[interface] for interface in interfaces]
+    groups: dict[str, list[Interface]] = defaultdict(list)
+    for interface in interfaces:
+        groups[interface.server_id].append(interface)
+    return list(groups.values())
+
+
+Rates = list[dict[int, tuple[float, float]]]  # for each period, rx and tx by 5-minute slot
+
+
+def _five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Rates]:
+    """Return the 5-minute rates of each interface in each period, of the slots of which something is known."""
+    rates: dict[int, Rates] = {}
+    slots = [
+        range(-(-start // PERCENTILE_STEP_MS) * PERCENTILE_STEP_MS, end + 1, PERCENTILE_STEP_MS)
+        for start, end in pairwise(instants)
+    ]
+    for interface in interfaces:
+        found = readings([interface], instants[0], instants[-1], BYTES)[interface.pk]
+        lines = unroll(found, BYTES)
+        rates[interface.pk] = [_slot_rates(lines, slot) for slot in slots]
+    return rates
+
+
+def _slot_rates(lines: Sequence[Chain], slots: range) -> dict[int, tuple[float, float]]:
+    if len(slots) < 2:
+        return {}
+    buckets = measure(lines, slots, BYTES)
+    rx, tx = (buckets.sums[name] for name in BYTES)
+    seconds = PERCENTILE_STEP_MS // 1000
+    return {
+        slots[index]: (rx[index] / seconds, tx[index] / seconds)
+        for index in range(len(slots) - 1)
+        if buckets.sums["covered_ms"][index]
+    }
+
+
+def _add_rates(rates: Sequence[Rates], count: int) -> list[tuple[list[float], list[float]]]:
+    """Return the samples of rx and of tx in each period, of the interfaces summed slot by slot."""
+    summed = []
+    for index in range(count):
+        slots: dict[int, tuple[float, float]] = {}
+        for of_interface in rates:
+            for slot, (rx, tx) in of_interface[index].items():
+                before = slots.get(slot, (0.0, 0.0))
+                slots[slot] = (before[0] + rx, before[1] + tx)
+        summed.append(([rx for rx, _ in slots.values()], [tx for _, tx in slots.values()]))
+    return summed if rates else []
+
+
+def _points_of_all(lines: Sequence[Sequence[Chain]], start: int, end: int) -> list[SparklinePoint]:
     """Return the sum of the lines, each diffed on its own, at no more than SPARKLINE_POINTS instants."""
     most = max((_count_within(chains, start, end) for chains in lines), default=0)
     pitch = (end - start) // SPARKLINE_POINTS if most > SPARKLINE_POINTS else 1
     points: dict[int, SparklinePoint] = {}
     for chains in lines:
         for cell, point in _points(chains, start, end, pitch).items():
-            points[cell] = _sum(points[cell], point) if cell in points else point
+            points[cell] = _add_points(points[cell], point) if cell in points else point
     return [points[cell] for cell in sorted(points)]
 
 
-def _count_within(chains: list[Chain], start: int, end: int) -> int:
+def _count_within(chains: Sequence[Chain], start: int, end: int) -> int:
     return sum(bisect_right(chain.at, end) - bisect_right(chain.at, start) for chain in chains)
 
 
-def _points(chains: list[Chain], start: int, end: int, pitch: int) -> dict[int, SparklinePoint]:
+def _points(chains: Sequence[Chain], start: int, end: int, pitch: int) -> dict[int, SparklinePoint]:
     """Return the last reading of each cell of `pitch` ms, with the rate since the point before."""
     points: dict[int, SparklinePoint] = {}
     for chain in chains:
         first = bisect_right(chain.at, start)
-        last_in_cell = {
-            (chain.at[index] - start - 1) // pitch: index for index in range(first, bisect_right(chain.at, end))
-        }
+        within = range(first, bisect_right(chain.at, end))
+        last_in_cell = {(chain.at[index] - start - 1) // pitch: index for index in within}
+        broken = sorted(index for index, marks in chain.marks.items() if marks & UNCLEAN)
         before = first - 1
-        unclean = [index for index, marks in chain.marks.items() if marks & UNCLEAN]
         for cell, index in last_in_cell.items():
-            known = before >= 0 and not any(before < broken <= index for broken in unclean)
+            known = before >= 0 and bisect_right(broken, before) == bisect_right(broken, index)
             points[cell] = _point(chain, before if known else None, index)
             before = index
     return points
 
 
 def _point(chain: Chain, before: int | None, index: int) -> SparklinePoint:
-    rx, tx = chain.total["rx_bytes"], chain.total["tx_bytes"]
+    rx, tx = (chain.total[name] for name in BYTES)
     elapsed = chain.at[index] - chain.at[before] if before is not None else 0
     return {
         "timestamp": from_ms(chain.at[index]),
@@ -112,7 +366,7 @@ def _point(chain: Chain, before: int | None, index: int) -> SparklinePoint:
     }
 
 
-def _sum(a: SparklinePoint, b: SparklinePoint) -> SparklinePoint:
+def _add_points(a: SparklinePoint, b: SparklinePoint) -> SparklinePoint:
     return {
         "timestamp": max(a["timestamp"], b["timestamp"]),
         "rx_bytes": a["rx_bytes"] + b["rx_bytes"],

@@ -1,17 +1,21 @@
 """How much passed, and when."""
 
 import json
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
 
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
 
-from metrics.counters import NO_BOOT, Reading
+from metrics import codec
+from metrics.counters import COLUMNS, COUNTERS, NO_BOOT, PEAKS, TOTALS, Buckets, Reading, empty_buckets
 from servers.models import Server
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH_DAY = EPOCH.date()
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
 
 
 def to_ms(instant: datetime) -> int:
@@ -21,6 +25,21 @@ def to_ms(instant: datetime) -> int:
 
 def from_ms(milliseconds: int) -> datetime:
     return EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def day_of(milliseconds: int) -> date:
+    """Return the UTC day of an instant."""
+    return EPOCH_DAY + timedelta(days=milliseconds // DAY_MS)
+
+
+def day_start(day: date) -> int:
+    """Return the first millisecond of a UTC day."""
+    return (day - EPOCH_DAY).days * DAY_MS
+
+
+def week_of(day: date) -> date:
+    """Return the Monday of a day's week."""
+    return day - timedelta(days=day.weekday())
 
 
 class Kind(models.TextChoices):
@@ -61,7 +80,8 @@ class Interface(models.Model):
     label = models.CharField(max_length=100, blank=True)
     hidden = models.BooleanField(default=False)
     first_seen_at = models.DateTimeField(default=timezone.now)
-    last_seen_at = models.DateTimeField(default=timezone.now, help_text="Of its newest sealed reading.")
+    last_seen_at = models.DateTimeField(default=timezone.now, help_text="Known to the hour.")
+    sealed_until = models.DateTimeField(null=True, editable=False, help_text="Its newest sealed reading.")
 
     objects = InterfaceQuerySet.as_manager()
 
@@ -120,3 +140,113 @@ class Heartbeat(models.Model):
         started = at - self.uptime_ms if self.boot_number != NO_BOOT else 0
         for name, *values in json.loads(self.readings or "[]"):
             yield name, Reading(at, self.boot_number, started, self.interval_ms, *values)
+
+
+HOUR_COLUMNS = (*COUNTERS, *TOTALS, *PEAKS, "marks")
+READING_COLUMNS = COLUMNS
+
+
+class ChunkQuerySet(models.QuerySet["Chunk"]):
+    def around(self, start: int, end: int) -> "ChunkQuerySet":
+        """Chunks whose days lie between `start` and `end` (ms), in order of time."""
+        day = day_of(start)
+        reaches = Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)
+        return self.filter(reaches, start__lte=day_of(end)).order_by("start")
+
+    def with_hours(self) -> "ChunkQuerySet":
+        """Without the readings; `has_readings` tells whether they are still kept."""
+        return self.defer("readings").annotate(has_readings=Q(readings__isnull=False))
+
+    def holding(self, interface: int, day: date) -> "Chunk":
+        """Return the chunk that a reading of `day` goes to, unsaved when it is new."""
+        monday = week_of(day)
+        of_week = {chunk.start: chunk for chunk in self.filter(interface=interface, start__range=(monday, day))}
+        if monday in of_week and of_week[monday].days == 7:
+            return of_week[monday]
+        return of_week.get(day) or Chunk(interface_id=interface, start=day)
+
+
+class Chunk(models.Model):
+    """Readings and hours of one interface: of a UTC day, later merged into its week, Monday to Sunday.
+
+    The columns stand in order of use: what comes after a large value costs a walk over its pages. `readings` is null
+    once past its retention; `last_reading` stays, as the predecessor of the next chunk's first.
+    """
+
+    pk = models.CompositePrimaryKey("interface_id", "start")
+    interface = models.ForeignKey(Interface, models.CASCADE, related_name="chunks")
+    start = models.DateField()
+    has_readings: bool  # annotated by with_hours()
+    days = models.PositiveSmallIntegerField(default=1)
+    count = models.PositiveIntegerField(default=0)
+    first_at = models.DateTimeField(null=True)
+    last_at = models.DateTimeField(null=True)
+    last_reading = models.CharField(max_length=400, blank=True, help_text="JSON, in the order of READING_COLUMNS.")
+    rx_bytes = models.BigIntegerField(default=0)
+    tx_bytes = models.BigIntegerField(default=0)
+    covered_seconds = models.BigIntegerField(default=0)
+    resets = models.BigIntegerField(default=0)
+    codec_version = models.PositiveSmallIntegerField(default=codec.VERSION)
+    hours = models.BinaryField(default=b"")
+    readings = models.BinaryField(null=True, default=b"")
+
+    objects = ChunkQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["start"]
+
+    def __str__(self) -> str:
+        return f"{self.interface_id} from {self.start}, {self.days} days"
+
+    @property
+    def start_ms(self) -> int:
+        return day_start(self.start)
+
+    @property
+    def end_ms(self) -> int:
+        return self.start_ms + self.days * DAY_MS
+
+    def get_readings(self, wanted: Sequence[str] = READING_COLUMNS) -> dict[str, list[int]]:
+        """Return the columns asked for, of all readings; none once they are past their retention.
+
+        Raises CodecError, naming the chunk, where its bytes are damaged.
+        """
+        if not self.readings:
+            return {name: [] for name in wanted}
+        return self._unpack(self.readings, READING_COLUMNS, wanted)
+
+    def set_readings(self, readings: dict[str, list[int]]) -> None:
+        at = readings["at"]
+        self.count = len(at)
+        self.first_at, self.last_at = (from_ms(at[0]), from_ms(at[-1])) if at else (None, None)
+        self.last_reading = json.dumps([readings[name][-1] for name in READING_COLUMNS]) if at else ""
+        self.readings = codec.pack([readings[name] for name in READING_COLUMNS])
+        self.codec_version = codec.VERSION
+
+    def get_last_reading(self) -> Reading | None:
+        return Reading(*json.loads(self.last_reading)) if self.last_reading else None
+
+    def get_hours(self, counters: Sequence[str] = COUNTERS) -> Buckets:
+        """Return one bucket for each hour of the chunk. Raises CodecError as `get_readings`."""
+        if not self.hours:
+            return empty_buckets(24 * self.days, counters)
+        columns = self._unpack(self.hours, HOUR_COLUMNS, (*counters, *TOTALS, *PEAKS, "marks"))
+        return Buckets(
+            sums={name: columns[name] for name in (*counters, *TOTALS)},
+            peaks={name: columns[name] for name in PEAKS},
+            marks=columns["marks"],
+        )
+
+    def set_hours(self, hours: Buckets) -> None:
+        columns = {**hours.sums, **hours.peaks, "marks": hours.marks}
+        self.hours = codec.pack([columns[name] for name in HOUR_COLUMNS])
+        self.rx_bytes, self.tx_bytes = sum(columns["rx_bytes"]), sum(columns["tx_bytes"])
+        self.covered_seconds = sum(columns["covered_ms"]) // 1000
+        self.resets = sum(columns["resets"])
+
+    def _unpack(self, data: bytes, names: Sequence[str], wanted: Sequence[str]) -> dict[str, list[int]]:
+        try:
+            columns = codec.unpack(bytes(data), {names.index(name) for name in wanted})
+        except codec.CodecError as error:
+            raise codec.CodecError(f"The chunk of interface {self.interface_id} from {self.start}: {error}") from error
+        return {name: column for name, column in zip(names, columns, strict=True) if column is not None}

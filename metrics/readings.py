@@ -1,0 +1,160 @@
+"""The readings of any window, with a neighbour on each side: out of the log, and out of the chunks."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date, timedelta
+
+from django.db.models import Max, Min
+
+from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
+from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms
+
+Columns = dict[str, list[int]]
+
+ALWAYS = (*CONTEXT, *REQUIRED)  # what the arithmetic needs, whatever is asked for
+EARLIER = timedelta(minutes=10)
+
+
+def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
+    """Return the columns that answer a question about the `wanted` counters."""
+    return tuple(name for name in COLUMNS if name in ALWAYS or name in wanted)
+
+
+def readings(
+    interfaces: Sequence[Interface], start: int, end: int, counters: Collection[str] = COUNTERS
+) -> dict[int, Columns]:
+    """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side."""
+    names = columns_for(counters)
+    logged = _logged(interfaces, start, end)  # before the sealed ones: what is sealed in between is in both
+    sealed = sealed_readings([interface.pk for interface in interfaces], start, end, counters)
+    found = {}
+    for interface, of_log in logged.items():
+        if of_log:
+            of_log_columns = columns(order(of_log))
+            both = between(join(sealed[interface], of_log_columns, names=names), start, end)
+            found[interface] = with_earlier_boots(interface, both, names)
+        else:
+            found[interface] = sealed[interface]
+    return found
+
+
+def sealed_readings(
+    interfaces: Collection[int],
+    start: int,
+    end: int,
+    wanted: Collection[str] = COLUMNS,
+    changed: Iterable[Chunk] = (),
+) -> dict[int, Columns]:
+    """Return the sealed readings of each interface from `start` to `end` (ms), with a neighbour on each side.
+
+    `changed` are chunks that take the place of those in the database.
+    """
+    names = columns_for(wanted)
+    by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
+    stored = Chunk.objects.filter(interface__in=interfaces).around(start, end).defer("hours")
+    for chunk in [*stored, *changed]:
+        by_interface[chunk.interface_id][chunk.start] = chunk
+    found = {
+        interface: join(*(chunks[day].get_readings(names) for day in sorted(chunks)), names=names)
+        for interface, chunks in by_interface.items()
+    }
+    for interface, readings in _before(found, start, names).items():
+        found[interface] = join(readings, found[interface], names=names)
+    for interface, readings in _after(found, end, names).items():
+        found[interface] = join(found[interface], readings, names=names)
+    return {
+        interface: with_earlier_boots(interface, between(readings, start, end), names)
+        for interface, readings in found.items()
+    }
+
+
+def with_earlier_boots(interface: int, readings: Columns, names: Sequence[str]) -> Columns:
+    """Return the readings, and before them the predecessors that lie further back.
+
+    Where two boots overlap in time (a cloned machine, a boot placed by its agent's own clock), the neighbour of a
+    reading is not its predecessor: that is the last one of its own boot.
+    """
+    at, boots, started = readings["at"], readings["boot"], readings["started"]
+    parts: list[Columns] = []
+    for boot in set(boots) - {NO_BOOT} if len(set(boots)) > 1 else ():
+        first = boots.index(boot)
+        if first and at[first - 1] > started[first]:
+            parts.append(_last_of_boot(interface, boot, started[first], at[0], names))
+    return join(*parts, readings, names=names) if parts else readings
+
+
+def _last_of_boot(interface: int, boot: int, started: int, before: int, names: Sequence[str]) -> Columns:
+    """Return the boot's last reading earlier than `before`; none when it has none since it `started`."""
+    earlier = Chunk.objects.filter(interface=interface, start__lte=day_of(before), last_at__gte=from_ms(started))
+    for chunk in earlier.defer("hours").order_by("-start").iterator(chunk_size=4):
+        readings = chunk.get_readings(names)
+        rows = [row for row, of in enumerate(readings["boot"]) if of == boot and readings["at"][row] < before]
+        if rows:
+            return {name: [values[rows[-1]]] for name, values in readings.items()}
+    return join(names=names)
+
+
+def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, list[Reading]]:
+    """Return the unsealed readings from `start` to `end`, and at least one before and one after where there are any."""
+    wanted: dict[str, dict[str, int]] = defaultdict(dict)
+    for interface in interfaces:
+        wanted[interface.server_id][interface.name] = interface.pk
+    found: dict[int, list[Reading]] = {interface.pk: [] for interface in interfaces}
+    log = Heartbeat.objects.filter(server__in=wanted).order_by()
+    since, until = from_ms(start) - EARLIER, from_ms(end)
+    for heartbeat in log.between(since, until):
+        ids = wanted[heartbeat.server_id]
+        for name, reading in heartbeat.unpack():
+            if name in ids:
+                found[ids[name]].append(reading)
+    bounds = log.values_list("server_id").annotate(Min("collected_at"), Max("collected_at"))
+    for server_id, oldest, newest in bounds:
+        of_server = log.filter(server=server_id)
+        if oldest < since:
+            _add_nearest(found, wanted[server_id], of_server.filter(collected_at__lt=since).order_by("-collected_at"))
+        if newest > until:
+            _add_nearest(found, wanted[server_id], of_server.filter(collected_at__gt=until).order_by("collected_at"))
+    return found
+
+
+def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: Iterable[Heartbeat]) -> None:
+    missing = set(ids)
+    for heartbeat in log.iterator(chunk_size=50):
+        for name, reading in heartbeat.unpack():
+            if name in missing:
+                found[ids[name]].append(reading)
+                missing.discard(name)
+        if not missing:
+            return
+
+
+def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
+    """Return the last reading before `start` of the interfaces that have none up to it yet."""
+    missing = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][0] > start}
+    lasts: dict[int, Columns] = {}
+    earlier = Chunk.objects.filter(start__lt=day_of(start), count__gt=0).defer("readings", "hours").order_by("-start")
+    for chunk in earlier.filter(interface__in=missing, start__gte=day_of(start) - timedelta(days=14)):
+        if chunk.interface_id not in lasts:
+            lasts[chunk.interface_id] = _last(chunk, names)
+    for interface in missing - lasts.keys():
+        nearest = earlier.filter(interface=interface).first()
+        if nearest is not None:
+            lasts[interface] = _last(nearest, names)
+    return lasts
+
+
+def _after(found: dict[int, Columns], end: int, names: Sequence[str]) -> dict[int, Columns]:
+    """Return the readings of the next chunk for the interfaces that have none from `end` on yet."""
+    missing = [interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end]
+    later = Chunk.objects.filter(interface__in=missing, start__gt=day_of(end), count__gt=0).order_by("-start")
+    next_start = dict(later.values_list("interface_id", "start"))
+    return {
+        interface: Chunk.objects.get(interface=interface, start=start).get_readings(names)
+        for interface, start in next_start.items()
+    }
+
+
+def _last(chunk: Chunk, names: Sequence[str]) -> Columns:
+    reading = chunk.get_last_reading()
+    of_all = columns([reading] if reading else [])
+    return {name: of_all[name] for name in names}

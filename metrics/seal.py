@@ -1,0 +1,157 @@
+"""Fold the log into chunks, days into weeks, and delete what is past its retention.
+
+Every step is one short transaction that recomputes and replaces, under the lock of its server that ingest takes too:
+run twice, run by two at once, or killed anywhere and run again, it leaves the same chunks.
+"""
+
+from collections import defaultdict
+from datetime import date, datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, OuterRef
+
+from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
+from metrics.models import DAY_MS, HOUR_MS, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.readings import Columns, sealed_readings
+from servers.models import Server, Snapshot
+
+MERGE_AFTER = timedelta(days=2)  # a week is merged when it has been over for this long
+BATCH = 200
+
+
+def tick(*, now: datetime) -> dict[str, int]:
+    """Seal, merge and prune all that is due at `now`. Return how many rows each did."""
+    due = Heartbeat.objects.filter(server=OuterRef("pk"), collected_at__lt=_horizon(now))
+    servers = Server.objects.filter(Exists(due)).values_list("id", flat=True)
+    sealed = sum(seal(server_id, now=now) for server_id in servers)
+    return {"sealed": sealed, "merged": merge(now=now), "pruned": prune(now=now)}
+
+
+def seal(server_id: str, *, now: datetime) -> int:
+    """Move the server's heartbeats of completed hours into chunks. Return how many."""
+    total = 0
+    while count := _seal_a_day(server_id, _horizon(now)):
+        total += count
+    return total
+
+
+def merge(*, now: datetime) -> int:
+    """Join the day chunks of weeks that are over. Return how many day chunks became part of a week."""
+    over = week_of((now - MERGE_AFTER).date())
+    days = Chunk.objects.filter(days=1, start__lt=over).order_by("start")
+    merged = 0
+    while due := days.values_list("interface__server_id", "interface_id", "start")[:BATCH]:
+        for server_id, interface, week in sorted({(server, of, week_of(start)) for server, of, start in due}):
+            merged += _merge_a_week(server_id, interface, week)
+    return merged
+
+
+def prune(*, now: datetime) -> int:
+    """Drop readings past their retention; their hours stay. Return how many chunks lost them."""
+    oldest = (now - timedelta(days=settings.RETENTION_READINGS_DAYS)).date()
+    over = Chunk.objects.filter(readings__isnull=False, start__lte=oldest - timedelta(days=7))
+    pruned = 0
+    while batch := list(over.values_list("pk", flat=True)[:BATCH]):
+        pruned += Chunk.objects.filter(pk__in=batch).update(readings=None)
+    return pruned
+
+
+def _horizon(now: datetime) -> datetime:
+    """Return the end of the last completed hour."""
+    return from_ms(to_ms(now) // HOUR_MS * HOUR_MS)
+
+
+def _lock(server_id: str) -> None:
+    Snapshot.objects.select_for_update().filter(server=server_id).first()
+
+
+@transaction.atomic
+def _seal_a_day(server_id: str, horizon: datetime) -> int:
+    """Seal the oldest day of the log, up to `horizon`."""
+    _lock(server_id)
+    log = Heartbeat.objects.filter(server=server_id, collected_at__lt=horizon).order_by("collected_at")
+    oldest = log.first()
+    if oldest is None:
+        return 0
+    day = oldest.collected_at.date()
+    of_day = log.filter(collected_at__lt=from_ms(day_start(day) + DAY_MS))
+    readings: dict[str, list[Reading]] = defaultdict(list)
+    for heartbeat in of_day:
+        for name, reading in heartbeat.unpack():
+            readings[name].append(reading)
+    for interface in Interface.objects.filter(server=server_id, name__in=readings):
+        add(interface, columns(order(readings[interface.name])), day)
+    return of_day.order_by().delete()[0]
+
+
+def add(interface: Interface, readings: Columns, day: date) -> None:
+    """Put readings of one UTC day into their chunk, and recompute the hours they touch. Repeatable.
+
+    A reading changes what passed since its predecessor and until its successor, which may lie in other chunks.
+    """
+    chunk = Chunk.objects.holding(interface.pk, day)
+    if chunk.readings is None:
+        return  # past its retention
+    first, last = readings["at"][0], readings["at"][-1]
+    chunk.set_readings(join(chunk.get_readings(), readings))
+    around = sealed_readings([interface.pk], first - 1, last + 1, changed=[chunk])[interface.pk]
+    start = around["at"][0] // HOUR_MS * HOUR_MS
+    end = -(-around["at"][-1] // HOUR_MS) * HOUR_MS
+    edges = list(range(start, max(end, start + HOUR_MS) + 1, HOUR_MS))
+    whole = sealed_readings([interface.pk], edges[0], edges[-1], changed=[chunk])[interface.pk]
+    chunks = _put_hours(interface.pk, chunk, edges[0], measure(unroll(whole), edges))
+    for changed in chunks:
+        changed.save()
+    newest = max(filter(None, [interface.sealed_until, from_ms(last)]))
+    Interface.objects.filter(pk=interface.pk).update(
+        sealed_until=newest, last_seen_at=max(newest, interface.last_seen_at)
+    )
+
+
+def _put_hours(interface: int, chunk: Chunk, start: int, hours: Buckets) -> list[Chunk]:
+    """Replace the hours from `start` on, in whichever chunks they lie. Return these chunks, changed and unsaved."""
+    chunks = {chunk.start: chunk}
+    position = start
+    end = start + len(hours.marks) * HOUR_MS
+    while position < end:
+        holder = _holder(chunks, position) or Chunk.objects.holding(interface, day_of(position))
+        chunks[holder.start] = holder
+        stop = min(holder.end_ms, end)
+        if holder.readings is None:
+            position = holder.end_ms  # past its retention: its hours can no longer be computed, and stand
+            continue
+        holder.set_hours(
+            splice(
+                holder.get_hours(),
+                (position - holder.start_ms) // HOUR_MS,
+                hours,
+                (position - start) // HOUR_MS,
+                (stop - start) // HOUR_MS,
+            )
+        )
+        position = stop
+    return list(chunks.values())
+
+
+def _holder(chunks: dict[date, Chunk], position: int) -> Chunk | None:
+    return next((chunk for chunk in chunks.values() if chunk.start_ms <= position < chunk.end_ms), None)
+
+
+@transaction.atomic
+def _merge_a_week(server_id: str, interface: int, week: date) -> int:
+    _lock(server_id)
+    parts = list(Chunk.objects.filter(interface=interface, start__range=(week, week + timedelta(days=6))))
+    if all(part.days == 7 for part in parts):
+        return 0
+    whole = Chunk(interface_id=interface, start=week, days=7)
+    whole.set_readings(join(*(part.get_readings() for part in parts)))
+    if any(part.readings is None for part in parts):
+        whole.readings, whole.last_reading = None, parts[-1].last_reading
+    hours = empty_buckets(7 * 24)
+    for part in sorted(parts, key=lambda part: -part.days):
+        hours = splice(hours, (part.start - week).days * 24, part.get_hours(), 0, 24 * part.days)
+    whole.set_hours(hours)
+    Chunk.objects.filter(interface=interface, start__range=(week, week + timedelta(days=6))).delete()
+    whole.save(force_insert=True)
+    return sum(part.days == 1 for part in parts)
