@@ -69,6 +69,7 @@ MAX_INTERFACES = 256
 MAX_COUNTER = 2**63 - 1
 MAX_BATCH_ITEMS = 500
 MAX_BATCH_BYTES = (1 << 20) - 64
+FIRST_BATCH_BYTES = 1 << 15  # half a minute on a link of 8 kbit/s; doubled each time it gets through
 MAX_FILE_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 1 << 20
 MAX_REJECTED = 100
@@ -761,7 +762,7 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
     Any batch may be sent twice: the hub knows what it has.
     """
     code = EXIT_OK
-    size = spool.state()["batch_bytes"]
+    size = min(spool.state()["batch_bytes"], FIRST_BATCH_BYTES)
     while names and hub.seconds_left() > 1:
         batch = take(names, min(size, hub.bytes_per_second * hub.seconds_left() / 2), spool, clock)
         if not batch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from agent import homelab_agent
-from agent.tests.hub import HonestHub
+from agent.tests.hub import KEY, HonestHub
 
 NET_DEV_HEADER = (
     "Inter-|   Receive                                                |  Transmit\n"
@@ -29,6 +29,10 @@ class FakeClock(homelab_agent.Clock):
         self.wall = datetime(2026, 3, 1, 6, 30, 0, 250_000, tzinfo=timezone.utc)
         self.up = 1_209_600.512
         self.boot: str | None = BOOT_ID
+
+    def pass_time(self, seconds: float) -> None:
+        self.up = round(self.up + seconds, 3)
+        self.wall += timedelta(seconds=seconds)
 
     def now(self) -> datetime:
         return self.wall
@@ -91,6 +95,33 @@ class FakeMachine:
         }
 
 
+class Agent:
+    """An agent of the fake machine that runs once a minute by the fake clock; `attempted` are its uptimes."""
+
+    def __init__(self, clock: FakeClock, state: Path) -> None:
+        self.clock = clock
+        self.state = state
+        self.attempted: list[float] = []
+
+    def run(self, *argv: str) -> int:
+        self.clock.pass_time(60)
+        self.attempted.append(self.clock.up)
+        return homelab_agent.main(list(argv), clock=self.clock)
+
+    def waiting(self) -> list[Path]:
+        return sorted((self.state / "spool").iterdir())
+
+    def rejected(self) -> list[Path]:
+        return sorted((self.state / "rejected").iterdir())
+
+    def away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The hub is away: nobody listens on the discard port of this machine."""
+        monkeypatch.setenv("HOMELAB_URL", "http://127.0.0.1:9")
+
+    def back(self, hub: HonestHub, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HOMELAB_URL", hub.url)
+
+
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
     machine = FakeMachine(tmp_path)
@@ -119,4 +150,16 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("HOMELAB_"):
             monkeypatch.delenv(name)
     monkeypatch.setattr(homelab_agent, "ENV_FILE", str(tmp_path / "agent.env"))
+    monkeypatch.setattr(homelab_agent, "BATCH_PAUSE_SECONDS", 0)
     monkeypatch.setenv("HOMELAB_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def agent(
+    hub: HonestHub, machine: FakeMachine, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Agent:
+    machine.interface("eth0", rx=(1, 1, 0, 0), operstate="up")
+    monkeypatch.setenv("HOMELAB_URL", hub.url)
+    monkeypatch.setenv("HOMELAB_KEY", KEY)
+    return Agent(clock, tmp_path / "state")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections import deque
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,8 +19,9 @@ class HonestHub:
     `script` holds faults: each is called with the request handler instead of the honest answer, first in, first out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
         self.key = KEY
+        self.enrolment_key = "hl_enrolment"
         self.received: list[tuple[str, Any]] = []
         self.stored: dict[tuple[Any, ...], dict[str, Any]] = {}
         self.outcomes: list[str] = []
@@ -28,7 +30,11 @@ class HonestHub:
         self.fired: list[str] = []
         self.poison: Callable[[dict[str, Any]], bool] = lambda heartbeat: False
         self.lock = threading.Lock()
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = Server((address, 0), Handler)
+        self.tls = tls
+        if tls:
+            # The handshake is done by the thread that serves the connection, so that a failed one stops nobody.
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True, do_handshake_on_connect=False)
         self.server.daemon_threads = True
         self.server.hub = self  # type: ignore[attr-defined]
 
@@ -42,7 +48,8 @@ class HonestHub:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+        address, port = self.server.server_address[:2]
+        return f"{'https' if self.tls else 'http'}://{address!s}:{port}"
 
     def ingest(self, heartbeat: dict[str, Any]) -> dict[str, Any]:
         with self.lock:
@@ -54,6 +61,13 @@ class HonestHub:
                 self.stored.setdefault(identity, heartbeat)
             self.outcomes.append(outcome["outcome"])
         return outcome
+
+
+class Server(ThreadingHTTPServer):
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        """A connection that breaks off is what these tests are about, and no news."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -74,6 +88,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer_honestly()
 
     def answer_honestly(self) -> None:
+        if self.path.endswith("/api/v1/agents/enrol"):
+            return self.enrol()
         if self.headers.get("Authorization") != f"Bearer {self.hub.key}":
             return self.say(401, {"type": "client_error", "errors": []})
         body = json.loads(self.data)
@@ -87,6 +103,13 @@ class Handler(BaseHTTPRequestHandler):
                 return self.say(400, outcome["error"])
             return self.say(200, {"status": "ok", "server_registered": False, **outcome, "server_time": SERVER_TIME})
         return self.say(404, {"type": "client_error", "errors": []})
+
+    def enrol(self) -> None:
+        if self.headers.get("Authorization") != f"Bearer {self.hub.enrolment_key}":
+            return self.say(401, {"type": "client_error", "errors": []})
+        body = json.loads(self.data)
+        self.hub.received.append((self.path, body))
+        return self.say(201, {"server_id": body["server_id"], "key": self.hub.key})
 
     do_GET = do_POST
 

@@ -1,0 +1,312 @@
+"""Enrolling, installing, telling: what is written where, for whom, and that the key stays private."""
+
+from __future__ import annotations
+
+import io
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import homelab_agent
+from agent.homelab_agent import main
+from agent.tests.conftest import Agent
+from agent.tests.hub import KEY, HonestHub, answer
+
+
+@pytest.fixture
+def env_file() -> Path:
+    return Path(homelab_agent.ENV_FILE)
+
+
+@pytest.fixture
+def unenrolled(agent: Agent, hub: HonestHub, monkeypatch) -> HonestHub:
+    monkeypatch.delenv("HOMELAB_KEY")
+    monkeypatch.setenv("HOMELAB_ENROL_KEY", hub.enrolment_key)
+    return hub
+
+
+# Enrolling
+
+
+def test_enrolling_stores_the_key_for_the_owner_alone_and_the_next_run_uses_it(
+    unenrolled, env_file, monkeypatch, capsys
+):
+    assert main(["--enrol", "--server-id", "pi-4"]) == 0
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    assert f"HOMELAB_KEY={KEY}\n" in env_file.read_text()
+    assert KEY not in "".join(capsys.readouterr())
+    for name in ("HOMELAB_URL", "HOMELAB_ENROL_KEY"):
+        monkeypatch.delenv(name)
+    assert main([]) == 0
+    enrolment, heartbeat = (body for _, body in unenrolled.received)
+    assert sorted(enrolment) == ["hostname", "server_guid", "server_id"]
+    assert re.fullmatch(
+        r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", enrolment["server_guid"]
+    )
+    assert {name: heartbeat[name] for name in enrolment} == enrolment
+    assert unenrolled.keys == [f"Bearer {unenrolled.enrolment_key}", f"Bearer {KEY}"]
+
+
+def test_the_enrolment_key_may_come_on_stdin(unenrolled, env_file, monkeypatch):
+    monkeypatch.delenv("HOMELAB_ENROL_KEY")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(unenrolled.enrolment_key + "\n"))
+    assert main(["--enrol"]) == 0
+    assert env_file.exists()
+
+
+def test_enrolling_again_keeps_the_identity_and_the_other_settings(unenrolled, env_file):
+    env_file.write_text("# mine\nHOMELAB_EXCLUDE=veth*\nHOMELAB_KEY=hl_old\n")
+    env_file.chmod(0o600)
+    assert main(["--enrol"]) == 0
+    assert main(["--enrol"]) == 0
+    first, second = (body for _, body in unenrolled.received)
+    assert first["server_guid"] == second["server_guid"]
+    lines = env_file.read_text().splitlines()
+    assert lines[:2] == ["# mine", "HOMELAB_EXCLUDE=veth*"]
+    assert [line for line in lines if line.startswith("HOMELAB_KEY=")] == [f"HOMELAB_KEY={KEY}"]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (401, {}, 77),
+        (403, {}, 77),
+        (400, {}, 69),
+        (404, b"", 69),
+        (429, {}, 75),
+        (500, b"", 75),
+        (200, {"server_id": "a", "key": "b"}, 75),
+        (201, b"", 75),
+        (201, {"server_id": "a"}, 75),
+        (201, {"server_id": "A B", "key": "k"}, 75),
+        (201, {"server_id": "a", "key": "new\nline"}, 75),
+        (302, b"", 75),
+    ],
+)
+def test_a_hub_that_does_not_enrol_leaves_no_file(unenrolled, env_file, status: int, body: object, code: int):
+    unenrolled.script.append(answer(status, body))
+    assert main(["--enrol"]) == code
+    assert list(env_file.parent.glob("agent.env*")) == []
+
+
+def test_an_enrolment_key_is_needed(unenrolled, monkeypatch):
+    monkeypatch.delenv("HOMELAB_ENROL_KEY")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    assert main(["--enrol"]) == 78
+    assert unenrolled.keys == []
+
+
+def test_nothing_is_asked_of_the_hub_when_the_key_could_not_be_kept(unenrolled, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert main(["--enrol", "--env-file", str(tmp_path / "file" / "agent.env")]) == 78
+    assert unenrolled.keys == []
+
+
+# Installing
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch) -> Path:
+    """Directories to install into, and commands that only write down how they were called."""
+    for constant, name in (("PROGRAM_DIR", "lib"), ("UNIT_DIR", "units")):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(homelab_agent, constant, str(tmp_path / name))
+    monkeypatch.setattr(homelab_agent, "CRON_FILE", str(tmp_path / "cron"))
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for name in ("systemctl", "useradd", "crontab"):
+        (commands / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/called\n')
+    (commands / "crontab").write_text(
+        f'#!/bin/sh\n[ "$1" = -l ] && exec cat {tmp_path}/crontab\ncat > {tmp_path}/crontab\n'
+    )
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.fixture
+def usable_python(monkeypatch) -> None:
+    """Where these tests run, Python may live in a home; the rule about that has a test of its own."""
+    monkeypatch.setattr(homelab_agent, "python_for_others", lambda: "/usr/bin/python3")
+
+
+def become(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
+    monkeypatch.setattr(homelab_agent.os, "geteuid", lambda: uid)
+
+
+def test_systemd_gets_a_timer_and_a_unit_that_verify(agent, system, usable_python, env_file, monkeypatch, capfd):
+    become(monkeypatch, 0)
+    assert main(["--install", "systemd", "--exclude", "veth*", "--exclude", "br-*"]) == 0
+    assert (system / "called").read_text() == "systemctl daemon-reload\nsystemctl enable --now homelab-agent.timer\n"
+    assert "HOMELAB_EXCLUDE=veth* br-*\n" in env_file.read_text()
+    assert f"HOMELAB_KEY={KEY}\n" in env_file.read_text()
+    assert env_file.stat().st_mode & 0o777 == 0o600
+    unit = (system / "units" / "homelab-agent.service").read_text()
+    assert KEY not in unit
+    for line in ("DynamicUser=yes", "StateDirectory=homelab-agent", "ProtectSystem=strict", "Type=oneshot"):
+        assert line in unit.splitlines()
+    assert (system / "lib" / "homelab_agent.py").read_text() == Path(homelab_agent.__file__).read_text()
+    verify(system)
+
+
+def test_systemd_can_keep_the_agent_resident(agent, system, usable_python, monkeypatch):
+    become(monkeypatch, 0)
+    assert main(["--install", "systemd", "--loop", "10"]) == 0
+    unit = (system / "units" / "homelab-agent.service").read_text()
+    assert "--loop 10\n" in unit
+    assert "Restart=always" in unit
+    assert not (system / "units" / "homelab-agent.timer").exists()
+    assert "enable --now homelab-agent.service" in (system / "called").read_text()
+    verify(system)
+
+
+def verify(system: Path) -> None:
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("systemd-analyze is not installed: the units could not be verified")
+    units = sorted(map(str, (system / "units").iterdir()))
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_cron_of_root_runs_as_a_user_without_rights(agent, system, usable_python, env_file, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    somebody = pwd.getpwnam("nobody")
+    monkeypatch.setattr(homelab_agent, "USER", "nobody")
+    agent.run()
+    assert main(["--install", "cron"]) == 0
+    line = (system / "cron").read_text()
+    program = system / "lib" / "homelab_agent.py"
+    assert line.startswith(
+        f"* * * * * nobody /usr/bin/python3 {program} --env-file {env_file} --state-dir {agent.state}"
+    )
+    assert KEY not in line
+    for path in (env_file, agent.state, *agent.state.iterdir()):
+        assert path.stat().st_uid == somebody.pw_uid
+    assert program.stat().st_mode & 0o777 == 0o644
+
+
+def test_cron_of_root_makes_the_user_when_there_is_none(agent, system, usable_python, monkeypatch):
+    become(monkeypatch, 0)
+    monkeypatch.setattr(homelab_agent, "USER", "no-such-user")
+    with pytest.raises(KeyError):  # because the command of this test only pretends
+        main(["--install", "cron"])
+    assert "useradd --system" in (system / "called").read_text()
+
+
+def test_cron_of_a_user_changes_only_its_own_line(agent, system, tmp_path, monkeypatch):
+    become(monkeypatch, 1000)
+    (system / "crontab").write_text("0 4 * * * backup\n")
+    for _ in range(2):
+        assert main(["--install", "cron", "--interval", "300"]) == 0
+    first, second = (system / "crontab").read_text().splitlines()
+    assert first == "0 4 * * * backup"
+    assert second.startswith(f"*/5 * * * * {sys.executable} {os.path.abspath(homelab_agent.__file__)} --env-file ")
+    assert KEY not in second
+    env_file = tmp_path / "home" / ".config" / "homelab-agent" / "agent.env"
+    assert "HOMELAB_INTERVAL=300\n" in env_file.read_text()
+    assert main(["--uninstall"]) == 0
+    assert (system / "crontab").read_text() == "0 4 * * * backup\n"
+    assert env_file.exists()
+
+
+def test_the_line_for_cron_is_quoted_for_the_shell_and_for_cron(agent, system, monkeypatch, tmp_path):
+    become(monkeypatch, 1000)
+    strange = tmp_path / "100% my $HOME"
+    strange.mkdir()
+    assert main(["--install", "cron", "--env-file", str(strange / "agent.env")]) == 0
+    line = (system / "crontab").read_text().strip()
+    assert "%" not in line.replace("\\%", "")
+    command = line.replace("\\%", "%").split(" ", 5)[5]
+    listed = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {command}"], capture_output=True, text=True, check=True
+    ).stdout
+    assert str(strange / "agent.env") in listed.splitlines()
+
+
+@pytest.mark.parametrize("flags", [["--interval", "45"], ["--interval", "420"], ["--loop", "10"]])
+def test_cron_cannot_do_every_interval(agent, system, flags: list[str]):
+    assert main(["--install", "cron", *flags]) == 78
+
+
+def test_systemd_needs_root(agent, system, monkeypatch, capsys):
+    become(monkeypatch, 1000)
+    assert main(["--install", "systemd"]) == 78
+    assert "root" in capsys.readouterr().err
+
+
+def test_installing_needs_a_key(agent, system, monkeypatch, env_file):
+    monkeypatch.delenv("HOMELAB_KEY")
+    assert main(["--install", "cron"]) == 78
+    assert not env_file.exists()
+
+
+def test_a_python_in_a_private_directory_is_refused_for_other_users(tmp_path, monkeypatch):
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "python3").symlink_to("/usr/bin/env")
+    monkeypatch.setattr(sys, "executable", str(private / "python3"))
+    with pytest.raises(homelab_agent.ConfigurationError):
+        homelab_agent.python_for_others()
+    monkeypatch.setattr(sys, "executable", "/usr/bin/env")
+    assert homelab_agent.python_for_others() == "/usr/bin/env"
+
+
+def test_a_command_that_fails_is_78(agent, system, usable_python, monkeypatch, capsys):
+    become(monkeypatch, 0)
+    (system / "bin" / "systemctl").write_text("#!/bin/sh\nexit 1\n")
+    assert main(["--install", "systemd"]) == 78
+    assert "systemctl" in capsys.readouterr().err
+
+
+def test_uninstalling_takes_away_what_installing_brought(agent, system, usable_python, env_file, monkeypatch):
+    become(monkeypatch, 0)
+    agent.run()
+    assert main(["--install", "systemd"]) == 0
+    assert main(["--uninstall"]) == 0
+    assert [*(system / "units").iterdir(), *(system / "lib").iterdir()] == []
+    assert "disable --now homelab-agent.timer homelab-agent.service" in (system / "called").read_text()
+    assert env_file.exists() and agent.state.exists()
+    assert main(["--uninstall"]) == 0
+
+
+def test_enrolling_and_installing_is_one_line(unenrolled, system, usable_python, env_file, monkeypatch):
+    become(monkeypatch, 0)
+    assert main(["--enrol", "--install", "systemd", "--url", unenrolled.url]) == 0
+    assert f"HOMELAB_KEY={KEY}\n" in env_file.read_text()
+    assert "HOMELAB_ENROL_KEY" not in env_file.read_text()
+    assert (system / "units" / "homelab-agent.timer").exists()
+
+
+# Telling
+
+
+def test_status_tells_what_waits(agent: Agent, hub, monkeypatch, capsys):
+    agent.away(monkeypatch)
+    for _ in range(3):
+        agent.run()
+    capsys.readouterr()
+    assert main(["--status", "--server-id", "pi"], clock=agent.clock) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^waiting +3$", told, re.MULTILINE)
+    assert re.search(r"^server +pi$", told, re.MULTILINE)
+    assert KEY not in told
+    agent.back(hub, monkeypatch)
+    hub.script.append(answer(503, b"", {"Retry-After": "300"}))
+    agent.run()
+    main(["--status"], clock=agent.clock)
+    assert re.search(r"^pause +\d+ s", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_status_works_on_a_machine_without_settings(agent: Agent, monkeypatch, capsys):
+    for name in ("HOMELAB_URL", "HOMELAB_KEY"):
+        monkeypatch.delenv(name)
+    assert main(["--status"]) == 0
+    assert "not set, no key" in capsys.readouterr().out
