@@ -1,0 +1,195 @@
+"""The sparkline. 6000 bytes in a minute are 100 a second."""
+
+from datetime import timedelta
+from itertools import pairwise
+
+import pytest
+
+from metrics.history import SPARKLINE_PERIODS, sparkline
+from metrics.models import Interface
+from servers.models import Server
+
+
+@pytest.fixture
+def line(now):
+    """Ask for a sparkline `seconds` after instant 0, as (seconds, rx_bytes, rx_rate) of each point."""
+
+    def ask(seconds: float, interface: str | None = "eth0", period: str = "1h", server: str = "nas"):
+        asked_at = now + timedelta(seconds=seconds)
+        points = sparkline(Server.objects.get(id=server), period, interface, now=asked_at)
+        return [((point["timestamp"] - now).total_seconds(), point["rx_bytes"], point["rx_rate"]) for point in points]
+
+    return ask
+
+
+@pytest.fixture
+def minutes(store, interface):
+    """Store a reading of eth0 each minute, with the given counters."""
+
+    def build(*counters: int, **changes):
+        for minute, rx_bytes in enumerate(counters):
+            store(60 * minute, network_interfaces=[interface(rx_bytes=rx_bytes, **changes)])
+
+    return build
+
+
+def test_points_are_counters_with_the_rate_since_the_point_before(minutes, line):
+    minutes(1000, 7000, 7000, 7600)
+    assert line(180) == [(0, 1000, None), (60, 7000, 100.0), (120, 7000, 0.0), (180, 7600, 10.0)]
+
+
+def test_rx_and_tx_are_told_apart(store, interface, now):
+    store(0, network_interfaces=[interface(rx_bytes=0, tx_bytes=50)])
+    store(60, network_interfaces=[interface(rx_bytes=6000, tx_bytes=650)])
+    point = sparkline(Server.objects.get(), "1h", "eth0", now=now + timedelta(seconds=60))[-1]
+    assert (point["rx_bytes"], point["rx_rate"]) == (6000, 100.0)
+    assert (point["tx_bytes"], point["tx_rate"]) == (650, 10.0)
+
+
+def test_points_are_ordered_by_time_whatever_the_order_of_arrival(store, interface, line):
+    for seconds in (120, 0, 180, 60):
+        store(seconds, 180 - seconds, network_interfaces=[interface(rx_bytes=seconds * 100)])
+    assert line(180) == [(0, 0, None), (60, 6000, 100.0), (120, 12000, 100.0), (180, 18000, 100.0)]
+
+
+def test_only_the_asked_period_is_answered(minutes, line):
+    minutes(*range(0, 6000 * 40, 6000))
+    thirty = line(39 * 60, period="30m")
+    assert thirty[0][0] == 60 * 10
+    assert thirty[-1] == (39 * 60, 39 * 6000, 100.0)
+    assert len(thirty) == 30
+
+
+def test_the_first_point_of_a_period_has_its_rate_from_the_reading_before(minutes, line):
+    minutes(*range(0, 6000 * 40, 6000))
+    assert line(39 * 60, period="30m")[0] == (600, 60_000, 100.0)
+
+
+def test_readings_after_now_are_not_answered(minutes, line):
+    minutes(0, 6000, 12000)
+    assert line(60) == [(0, 0, None), (60, 6000, 100.0)]
+
+
+def test_a_rate_is_unknown_after_a_gap_and_known_again_after_that(store, interface, line):
+    for seconds in (0, 60, 300, 360):
+        store(seconds, network_interfaces=[interface(rx_bytes=seconds * 100)])
+    assert [rate for _, _, rate in line(360)] == [None, 100.0, None, 100.0]
+
+
+def test_a_rate_is_unknown_after_a_reset_and_known_again_after_that(minutes, line):
+    minutes(10_000, 16_000, 500, 6500)
+    assert [rate for _, _, rate in line(180)] == [None, 100.0, None, 100.0]
+
+
+def test_a_rate_is_unknown_after_a_reboot(store, interface, line):
+    store(0, network_interfaces=[interface(rx_bytes=500)])
+    store(60, boot_id="boot-2", uptime=30.0, sent_uptime=30.0, network_interfaces=[interface(rx_bytes=6500)])
+    assert line(60) == [(0, 500, None), (60, 6500, None)]
+
+
+def test_a_wrap_has_a_rate(minutes, line):
+    minutes(2**32 - 1000, 5000, speed_mbps=1000)
+    assert line(60)[-1] == (60, 5000, 100.0)
+
+
+def test_the_rate_after_a_heartbeat_without_interfaces_is_over_both_minutes(store, interface, line):
+    store(0, network_interfaces=[interface(rx_bytes=0)])
+    store(60, network_interfaces=...)
+    store(120, network_interfaces=[interface(rx_bytes=6000)])
+    assert line(120) == [(0, 0, None), (120, 6000, 50.0)]
+
+
+def test_an_unknown_interface_has_no_points(minutes, line):
+    minutes(0, 6000)
+    assert line(60, "wlan7") == []
+
+
+def test_a_server_without_readings_has_no_points(server: Server, line):
+    assert line(0) == []
+    assert line(0, None) == []
+
+
+def test_two_interfaces_are_not_mixed(store, interface, line):
+    for seconds in (0, 60):
+        store(seconds, network_interfaces=[interface("eth0", seconds * 100), interface("eth1", seconds * 7)])
+    assert line(60, "eth0")[-1] == (60, 6000, 100.0)
+    assert line(60, "eth1")[-1] == (60, 420, 7.0)
+
+
+def test_two_servers_are_not_mixed(store, interface, line):
+    for seconds in (0, 60):
+        store(seconds, network_interfaces=[interface(rx_bytes=seconds * 100)])
+        store(seconds, server_id="pi", network_interfaces=[interface(rx_bytes=seconds * 7)])
+    assert line(60, server="nas")[-1] == (60, 6000, 100.0)
+    assert line(60, server="pi")[-1] == (60, 420, 7.0)
+
+
+@pytest.mark.parametrize("period", SPARKLINE_PERIODS)
+def test_every_period_has_at_most_sixty_points_and_loses_no_byte(store, interface, now, period: str):
+    length = SPARKLINE_PERIODS[period] / timedelta(seconds=1)
+    pitch = length / 150
+    for number in range(151):
+        seconds = number * pitch
+        reading = interface(rx_bytes=int(seconds) * 100)
+        times = {"uptime": 1000.0 + seconds, "sent_uptime": 1000.0 + seconds, "interval": min(pitch, 86_400)}
+        store(seconds, **times, network_interfaces=[reading])
+    points = sparkline(Server.objects.get(), period, "eth0", now=now + timedelta(seconds=length))
+    assert 50 <= len(points) <= 60
+    for before, point in pairwise(points):
+        elapsed = (point["timestamp"] - before["timestamp"]).total_seconds()
+        assert point["rx_rate"] == pytest.approx((point["rx_bytes"] - before["rx_bytes"]) / elapsed, abs=0.001)
+        assert point["rx_rate"] == pytest.approx(100, abs=1)
+
+
+# The server's total
+
+
+@pytest.fixture
+def two(store):
+    """Store two readings a minute apart, of the interfaces that `of(seconds)` returns."""
+
+    def build(of):
+        for seconds in (0, 60):
+            store(seconds, network_interfaces=of(seconds))
+
+    return build
+
+
+def test_the_total_is_the_sum_of_interfaces_that_do_not_ride_on_another(two, interface, line):
+    two(
+        lambda seconds: [
+            interface("eth0", seconds * 100, kind="physical"),
+            interface("wlan0", seconds * 10, kind="wifi"),
+            interface("docker0", seconds * 1000, kind="bridge"),
+            interface("veth1", seconds * 1000, kind="veth", master="docker0"),
+            interface("tailscale0", seconds * 1000, kind="tun"),
+            interface("wg0", seconds * 1000, kind="wireguard"),
+            interface("eth1", seconds * 1000, kind="physical", master="bond0"),
+        ]
+    )
+    assert line(60, None) == [(0, 0, None), (60, 6600, 110.0)]
+
+
+def test_the_total_counts_all_where_all_ride_on_another(two, interface, line):
+    two(lambda seconds: [interface("tun0", seconds * 100, kind="tun"), interface("veth0", seconds, kind="veth")])
+    assert line(60, None)[-1] == (60, 6060, 101.0)
+
+
+def test_a_person_decides_what_counts_in_the_total(two, interface, line):
+    two(lambda seconds: [interface("eth0", seconds * 100), interface("wg0", seconds * 7, kind="wireguard")])
+    Interface.objects.filter(name="eth0").update(counts_in_total=False)
+    Interface.objects.filter(name="wg0").update(counts_in_total=True)
+    assert line(60, None)[-1] == (60, 420, 7.0)
+
+
+def test_each_interface_is_diffed_before_the_sum(store, interface, line):
+    store(0, network_interfaces=[interface("eth0", 10**12), interface("eth1", 0)])
+    store(60, network_interfaces=[interface("eth0", 0), interface("eth1", 6000)])  # eth0 was reset
+    store(120, network_interfaces=[interface("eth0", 600), interface("eth1", 12_000)])
+    assert line(120, None)[-1] == (120, 12_600, 110.0)
+
+
+def test_an_interface_that_appears_adds_no_burst_to_the_total(store, interface, line):
+    store(0, network_interfaces=[interface("eth0", 0)])
+    store(60, network_interfaces=[interface("eth0", 6000), interface("usb0", 10**12)])
+    assert line(60, None)[-1][2] == 100.0
