@@ -2,11 +2,11 @@
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
 from metrics.counters import (
@@ -41,6 +41,8 @@ SPARKLINE_PERIODS = {
 SPARKLINE_POINTS = 60
 BYTES = REQUIRED[:2]
 PERCENTILE_STEP_MS = 300_000
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +132,29 @@ def series(
     Each is diffed on its own, then they are summed. The buckets begin at the zone's boundaries; the first and the
     last are cut by the window. A raw step gives one bucket between every two readings.
     """
+    return series_by({None: interfaces}, start, end, step, zone, counters=counters)[None]
+
+
+def series_by(
+    groups: Mapping[Key, Sequence[Interface]],
+    start: datetime,
+    end: datetime,
+    step: Step,
+    zone: ZoneInfo,
+    *,
+    counters: Sequence[str] = REQUIRED,
+) -> dict[Key, Series]:
+    """Return the series of each group of interfaces, as `series` does of one, all of them read at once."""
+    interfaces = list({interface.pk: interface for group in groups.values() for interface in group}.values())
     if step.seconds or step.months:
         instants = [to_ms(instant) for instant in edges(start, end, step, zone)]
     else:
         instants = _raw_edges(interfaces, to_ms(start), to_ms(end))
     measured = increases(interfaces, instants, counters)
-    return _series(_sum_of(list(measured.values()), len(instants) - 1, counters), instants)
+    return {
+        key: _series(_sum_of([measured[interface.pk] for interface in group], len(instants) - 1, counters), instants)
+        for key, group in groups.items()
+    }
 
 
 def usage(
