@@ -229,7 +229,8 @@ def test_a_body_that_is_no_heartbeat_is_400(send, data: bytes):
     "data",
     [
         b"[" * 2000 + b"]" * 2000, b'{"a":' * 2000 + b"1" + b"}" * 2000, b"[" * 100_000,
-        b'{"uptime": ' + b"9" * 5000 + b"}", b'{"uptime": NaN}', b'{"uptime": -Infinity}', b'{"uptime": 1e999}', b'{"x": [1e999]}',
+        b'{"uptime": ' + b"9" * 5000 + b"}", b'{"uptime": NaN}',
+        b'{"uptime": -Infinity}', b'{"uptime": 1e999}', b'{"x": [1e999]}',
     ],
     ids=["2000 lists", "2000 objects", "100000 brackets", "5000 digits", "NaN", "Infinity", "1e999", "1e999 inside"],
 )  # fmt: skip
