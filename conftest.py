@@ -17,6 +17,10 @@ settings.load_profile("homelab")
 Body = dict[str, Any]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", "ignore:No directory at:UserWarning")  # static files are not collected
+
+
 @pytest.fixture(scope="session")
 def interface() -> Callable[..., Body]:
     """Build an interface as an agent sends it; `...` leaves a field out."""
