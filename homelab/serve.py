@@ -1,6 +1,7 @@
 """One command runs the hub: set-up, the web server, a tick and the machine's own agent each minute."""
 
 import hashlib
+import logging
 import os
 import secrets
 import signal
@@ -19,10 +20,15 @@ from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
+from django.db import connections
+from django.utils import timezone
 from waitress.server import create_server
 
 from agent.homelab_agent import default_server_id
+from metrics import seal
 from servers.models import ApiKey, KeyKind, Server
+
+logger = logging.getLogger(__name__)
 
 AGENT = settings.BASE_DIR / "agent" / "homelab_agent.py"
 AGENT_SECONDS = 50  # the agent gives up by itself; this is for one that cannot
@@ -61,7 +67,9 @@ def run(bind: str, *, with_agent: bool, out: TextIO) -> None:
             f"Cannot listen on {bind}: {error.strerror}. Choose another with --bind HOST:PORT."
         ) from error
     stop = threading.Event()
-    jobs = [_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop)] if with_agent else []
+    jobs = [_every(EVERY_SECONDS, _tick, stop)]
+    if with_agent:
+        jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
     out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
     out.flush()
     with _stopping_on_signals():
@@ -74,6 +82,16 @@ def run(bind: str, *, with_agent: bool, out: TextIO) -> None:
             server.close()
             for job in jobs:
                 job.join(timeout=10)
+
+
+def _tick(stop: threading.Event) -> None:
+    try:
+        seal.tick(now=timezone.now())
+    except Exception:
+        # The next tick does what this one could not; the hub goes on serving.
+        logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")
+    finally:
+        connections.close_all()
 
 
 def _collect_static() -> None:

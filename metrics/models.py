@@ -63,11 +63,15 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
         by_rule = Q(counts_in_total=None, master="") & ~Q(kind__in=RIDES_ON_ANOTHER)
         return self.filter(Q(counts_in_total=True) | by_rule)
 
+    def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
+        """Links of containers that went before then: each start of a container makes a new one."""
+        return self.filter(kind=Kind.VETH, last_seen_at__lt=before).exclude(counts_in_total=True)
+
 
 class Interface(models.Model):
     """`eth0` of one server. What is measured is read-only; how it is shown and counted is a person's."""
 
-    server = models.ForeignKey(Server, models.CASCADE, related_name="interfaces")
+    server = models.ForeignKey(Server, models.CASCADE, related_name="interfaces", db_index=False)
     name = models.CharField(max_length=64)
     kind = models.CharField(max_length=10, choices=Kind.choices, blank=True)
     master = models.CharField(max_length=64, blank=True, help_text="The bridge or bond that it is a member of.")
@@ -106,7 +110,7 @@ class Heartbeat(models.Model):
     """
 
     pk = models.CompositePrimaryKey("server_id", "boot_number", "uptime_ms")
-    server = models.ForeignKey(Server, models.CASCADE, related_name="heartbeats")
+    server = models.ForeignKey(Server, models.CASCADE, related_name="heartbeats", db_index=False)
     boot_number = models.BigIntegerField(default=NO_BOOT, help_text="Boot.id")
     uptime_ms = models.BigIntegerField()
     collected_at = models.DateTimeField()
@@ -174,7 +178,7 @@ class Chunk(models.Model):
     """
 
     pk = models.CompositePrimaryKey("interface_id", "start")
-    interface = models.ForeignKey(Interface, models.CASCADE, related_name="chunks")
+    interface = models.ForeignKey(Interface, models.CASCADE, related_name="chunks", db_index=False)
     start = models.DateField()
     has_readings: bool  # annotated by with_hours()
     days = models.PositiveSmallIntegerField(default=1)
@@ -244,7 +248,7 @@ class Chunk(models.Model):
         self.covered_seconds = sum(columns["covered_ms"]) // 1000
         self.resets = sum(columns["resets"])
 
-    def _unpack(self, data: bytes, names: Sequence[str], wanted: Sequence[str]) -> dict[str, list[int]]:
+    def _unpack(self, data: bytes | memoryview, names: Sequence[str], wanted: Sequence[str]) -> dict[str, list[int]]:
         try:
             columns = codec.unpack(bytes(data), {names.index(name) for name in wanted})
         except codec.CodecError as error:

@@ -50,11 +50,13 @@ def parse_instant(text: str, *, now: datetime) -> datetime:
     match = re.fullmatch(r"now(?:-([1-9]\d{0,5})(s|m|h|d|w))?", text)
     if match is not None:
         return now - timedelta(seconds=int(match[1]) * UNITS[match[2]]) if match[1] else now
+    instant = None
     try:
-        instant = datetime.fromisoformat(text)
-        instant = instant.astimezone(UTC) if instant.tzinfo else None
+        parsed = datetime.fromisoformat(text)
+        if parsed.tzinfo is not None:
+            instant = parsed.astimezone(UTC)
     except (ValueError, OverflowError):
-        instant = None
+        pass
     if instant is None or not 1970 <= instant.year < 2200:
         raise PeriodError("An instant is ISO 8601 with its zone, such as 2026-01-31T20:15:00Z, or now-24h.")
     return instant

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date, timedelta
 
-from django.db.models import Max, Min
+from django.db.models import Max, Min, QuerySet
 
 from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
 from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms
@@ -117,7 +117,7 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, 
     return found
 
 
-def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: Iterable[Heartbeat]) -> None:
+def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: QuerySet[Heartbeat]) -> None:
     missing = set(ids)
     for heartbeat in log.iterator(chunk_size=50):
         for name, reading in heartbeat.unpack():

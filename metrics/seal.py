@@ -48,13 +48,27 @@ def merge(*, now: datetime) -> int:
 
 
 def prune(*, now: datetime) -> int:
-    """Drop readings past their retention; their hours stay. Return how many chunks lost them."""
-    oldest = (now - timedelta(days=settings.RETENTION_READINGS_DAYS)).date()
-    over = Chunk.objects.filter(readings__isnull=False, start__lte=oldest - timedelta(days=7))
+    """Drop what is past its retention: readings, of which the hours stay, hours, and container links that are gone.
+
+    Return how many chunks and interfaces lost something.
+    """
     pruned = 0
+    over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
     while batch := list(over.values_list("pk", flat=True)[:BATCH]):
         pruned += Chunk.objects.filter(pk__in=batch).update(readings=None)
+    if settings.RETENTION_HOURS_DAYS:
+        over = Chunk.objects.filter(readings=None, start__lte=_past(now, settings.RETENTION_HOURS_DAYS))
+        while batch := list(over.values_list("pk", flat=True)[:BATCH]):
+            pruned += Chunk.objects.filter(pk__in=batch).delete()[0]
+    gone = Interface.objects.gone_veths(before=now - timedelta(days=settings.RETENTION_VETH_DAYS))
+    while batch := list(gone.values_list("pk", flat=True)[:BATCH]):
+        pruned += Interface.objects.filter(pk__in=batch).delete()[0]
     return pruned
+
+
+def _past(now: datetime, days: int) -> date:
+    """Return the newest start of a chunk that is past a retention of `days` with all its days."""
+    return (now - timedelta(days=days + 7)).date()
 
 
 def _horizon(now: datetime) -> datetime:

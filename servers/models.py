@@ -91,7 +91,7 @@ class Server(models.Model):
 class Boot(models.Model):
     """One uptime of a server."""
 
-    server = models.ForeignKey(Server, models.CASCADE, related_name="boots")
+    server = models.ForeignKey(Server, models.CASCADE, related_name="boots", db_index=False)
     boot_id = models.CharField(max_length=64)
     started_at = models.DateTimeField(help_text="In the hub's time.")
     spoke_live = models.BooleanField(
@@ -112,7 +112,7 @@ class Snapshot(models.Model):
     server = models.OneToOneField(Server, models.CASCADE, primary_key=True, related_name="snapshot")
     last_seen_at = models.DateTimeField(null=True)
     collected_at = models.DateTimeField(null=True, help_text="Of the newest heartbeat, in the hub's time.")
-    boot = models.ForeignKey(Boot, models.SET_NULL, null=True, related_name="+")
+    boot = models.ForeignKey(Boot, models.SET_NULL, null=True, related_name="+", db_index=False)
     uptime_seconds = models.FloatField(null=True)
     agent_version = models.CharField(max_length=64, blank=True)
     agent_stats = models.JSONField(default=dict)

@@ -24,7 +24,7 @@ class Migration(migrations.Migration):
                 ('received_at', models.DateTimeField()),
                 ('interval_ms', models.BigIntegerField()),
                 ('readings', models.TextField(blank=True, help_text='JSON: [[name, link, ifindex, speed, counters...]...]; empty when none were reported.')),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='heartbeats', to='servers.server')),
+                ('server', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='heartbeats', to='servers.server')),
             ],
             options={
                 'ordering': ['collected_at'],
@@ -46,7 +46,7 @@ class Migration(migrations.Migration):
                 ('hidden', models.BooleanField(default=False)),
                 ('first_seen_at', models.DateTimeField(default=django.utils.timezone.now)),
                 ('last_seen_at', models.DateTimeField(default=django.utils.timezone.now, help_text='Of its newest sealed reading.')),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='interfaces', to='servers.server')),
+                ('server', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='interfaces', to='servers.server')),
             ],
             options={
                 'ordering': ['server', 'name'],

@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 ('codec_version', models.PositiveSmallIntegerField(default=1)),
                 ('hours', models.BinaryField(default=b'')),
                 ('readings', models.BinaryField(default=b'', null=True)),
-                ('interface', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='metrics.interface')),
+                ('interface', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='metrics.interface')),
             ],
             options={
                 'ordering': ['start'],

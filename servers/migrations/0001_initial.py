@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                 ('boot_id', models.CharField(max_length=64)),
                 ('started_at', models.DateTimeField(help_text="In the hub's time.")),
                 ('spoke_live', models.BooleanField(default=True, help_text="False while only the agent's own clock says when this boot was.")),
-                ('server', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='boots', to='servers.server')),
+                ('server', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='boots', to='servers.server')),
             ],
             options={
                 'ordering': ['-started_at'],
@@ -76,7 +76,7 @@ class Migration(migrations.Migration):
                 ('clock_skew_seconds', models.FloatField(help_text="How far the agent's clock is behind the hub's.", null=True)),
                 ('interfaces_at', models.DateTimeField(help_text='When network_interfaces was read.', null=True)),
                 ('network_interfaces', models.JSONField(default=list)),
-                ('boot', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='servers.boot')),
+                ('boot', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='servers.boot')),
             ],
         ),
         migrations.AddConstraint(
