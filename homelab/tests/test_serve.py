@@ -1,0 +1,179 @@
+"""`manage.py serve` as a newcomer runs it: a process of its own, on a free port, with an empty data folder."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from agent.homelab_agent import default_server_id
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = re.compile(r"Sign in as admin with the password (\S+)")
+INTERFACES = {name for name in psutil.net_io_counters(pernic=True, nowrap=False) if name != "lo"}
+
+
+class Hub:
+    def __init__(self, data: Path, *arguments: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.output = data / f"output-{time.monotonic_ns()}"
+        self.environment = environment(data)
+        with self.output.open("w") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "manage.py", "serve", "--bind", self.address, *arguments],
+                cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        wait_for(lambda: "Homelab is at" in self.said() or self.process.poll() is not None, seconds=30)
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def get(self, path: str, **headers: str) -> requests.Response:
+        return requests.get(f"http://{self.address}{path}", headers=headers, timeout=5)
+
+    def createkey(self, kind: str) -> str:
+        command = [sys.executable, "manage.py", "createkey", "--kind", kind]
+        return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
+
+    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
+        """Return the exit code and how many seconds it took."""
+        began = time.monotonic()
+        self.process.send_signal(number)
+        return self.process.wait(timeout=20), time.monotonic() - began
+
+
+def environment(data: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("HOMELAB_", "DJANGO_"))}
+    return {**ours, "HOMELAB_DATA_DIR": str(data), "DATABASE_URL": f"sqlite:///{data / 'homelab.sqlite3'}"}
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return found
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Hub]]:
+    hubs: list[Hub] = []
+
+    def run(*arguments: str) -> Hub:
+        hubs.append(Hub(tmp_path, *arguments))
+        return hubs[-1]
+
+    yield run
+    for hub in hubs:
+        if hub.process.poll() is None:
+            hub.process.kill()
+            hub.process.wait()
+
+
+def test_this_machine_is_seen_and_only_the_first_start_prints_the_password(start, tmp_path: Path):
+    hub = start()
+    assert len(PASSWORD.findall(hub.said())) == 1
+    bearer = {"Authorization": f"Bearer {hub.createkey('read')}"}
+
+    def reported() -> dict[str, Any] | None:
+        (server,) = hub.get("/api/v1/servers", **bearer).json()["servers"]
+        return server if server["network_interfaces"] else None
+
+    server = wait_for(reported, seconds=30)
+    assert server, hub.said()
+    assert server["id"] == default_server_id(socket.gethostname())
+    assert server["state"] == "online"
+    assert {interface["name"] for interface in server["network_interfaces"]} == INTERFACES
+    code, seconds = hub.stop()
+    assert (code, seconds < 5) == (0, True)
+
+    again = start()
+    assert not PASSWORD.search(again.said())
+    (kept,) = again.get("/api/v1/servers", **bearer).json()["servers"]
+    assert kept["id"] == server["id"]
+    assert again.stop()[0] == 0
+    assert "Traceback" not in hub.said() + again.said()
+
+
+def test_the_printed_password_signs_in(start):
+    hub = start("--no-agent")
+    session = requests.Session()
+    url = f"http://{hub.address}/admin/login/"
+    session.get(url, timeout=5)
+    form = {"username": "admin", "password": PASSWORD.search(hub.said())[1]}
+    token = {"csrfmiddlewaretoken": session.cookies["csrftoken"]}
+    answer = session.post(url, {**form, **token}, allow_redirects=False, timeout=5)
+    assert answer.status_code == 302
+    assert "sessionid" in session.cookies
+
+
+def test_what_is_secret_is_readable_by_its_owner_only(start, tmp_path: Path):
+    start()
+    for secret in (tmp_path / "secret-key", tmp_path / "agent" / "agent.env"):
+        assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_without_its_agent_it_serves_and_knows_no_server(start):
+    hub = start("--no-agent")
+    answer = hub.get("/api/v1/servers", **{"X-API-Key": hub.createkey("read")})
+    assert answer.json() == {"servers": [], "total": 0}
+
+
+def test_it_stops_on_sigterm_too(start):
+    code, seconds = start("--no-agent").stop(signal.SIGTERM)
+    assert (code, seconds < 5) == (0, True)
+
+
+def test_a_port_in_use_gives_one_clear_line(start, tmp_path: Path):
+    hub = start("--no-agent")
+    command = [sys.executable, "manage.py", "serve", "--bind", hub.address, "--no-agent"]
+    second = subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert second.returncode == 1
+    assert second.stderr == (
+        f"CommandError: Cannot listen on {hub.address}: Address already in use. Choose another with --bind HOST:PORT.\n"
+    )
+
+
+@pytest.mark.parametrize("bind", ["nonsense", "127.0.0.1", "127.0.0.1:", ":x"])
+def test_an_address_that_is_none_is_refused(tmp_path: Path, bind: str):
+    command = [sys.executable, "manage.py", "serve", "--bind", bind]
+    run = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr == f"CommandError: --bind takes HOST:PORT, not {bind}.\n"
+
+
+# What only a real server shows
+
+
+def status_of(hub: Hub, request: bytes) -> int:
+    host, port = hub.address.split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(request.replace(b"\r\n", b"\r\nHost: 127.0.0.1\r\nConnection: close\r\n", 1))
+        return int(connection.recv(65_536).split()[1])
+
+
+def test_odd_requests_get_an_answer_and_leave_the_hub_standing(start):
+    hub = start("--no-agent")
+    post = b"POST /api/v1/agents/heartbeat HTTP/1.1\r\n"
+    odd = {
+        b"GET /api/%00 HTTP/1.1\r\n\r\n": 404,
+        post + b"Authorization: Bearer caf\xe9.\xff\r\nContent-Length: 2\r\n\r\n{}": 401,
+        post + b"Authorization: Bearer \x00123456789.x\r\nContent-Length: 2\r\n\r\n{}": 400,
+        post + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n": 401,
+        post + b"Content-Length: -1\r\n\r\n": 400,
+        post + b"Content-Length: 10000000\r\n\r\n" + b"x" * 100_000: 413,
+        b"GET /api/v1/servers HTTP/1.1\r\n\r\n": 401,
+    }
+    assert [status_of(hub, request) for request in odd] == list(odd.values())
