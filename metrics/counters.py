@@ -80,7 +80,7 @@ def step(a: Reading, b: Reading) -> Step:
     elapsed = b.at - a.at
     marks = GAP if elapsed * 10 > GAP_INTERVALS_TENTHS * max(a.interval, b.interval) else 0
     is_new = _differs(a.boot, b.boot, NO_BOOT) or _differs(a.ifindex, b.ifindex, UNKNOWN)
-    rolled_back = not is_new and b.at - b.started < a.at - a.started and b.boot != NO_BOOT
+    rolled_back = a.boot == b.boot != NO_BOOT and b.at - b.started < a.at - a.started
     capacity = _capacity(max(a.speed, b.speed), elapsed)
     wrap_bytes = capacity if elapsed <= WRAP_ELAPSED_MS else 0
     pairs = list(zip(a.counters, b.counters, (wrap_bytes,) * 2 + (wrap_bytes // SMALLEST_FRAME,) * 6, strict=True))

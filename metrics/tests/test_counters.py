@@ -148,6 +148,11 @@ def test_a_machine_rolled_back_within_a_boot_repeats_what_was_counted():
     assert rx(a, b) == (0, RESET)
 
 
+def test_a_boot_that_is_named_for_the_first_time_is_not_rolled_back():
+    a, b = reading(60, 1000, boot=NO_BOOT, started=0), reading(120, 700)
+    assert rx(a, b) == (700, RESET)
+
+
 def test_errors_that_fell_are_reset_without_a_mark():
     passed = step(reading(0, 1000, rx_errors=9), reading(60, 1500, rx_errors=2))
     assert passed.increases == (500, 0, 0, 0, 2, 0, 0, 0)
