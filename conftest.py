@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from pytest_django.fixtures import SettingsWrapper
 from rest_framework.test import APIClient
 
 from servers.models import ApiKey, KeyKind, Server
@@ -23,7 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def plain_static_files(settings: SettingsWrapper) -> None:
+def plain_static_files(settings: Any) -> None:
     """No test waits for static files to be collected, hashed and compressed."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
