@@ -166,6 +166,13 @@ def test_a_boot_that_speaks_live_at_last_is_placed_by_the_hub(store, now):
     assert boot.started_at == now - timedelta(seconds=1000)
 
 
+def test_a_boot_that_speaks_live_where_it_was_placed_is_marked_no_more(store, now):
+    store(0, **BACKLOG)
+    store(60)
+    assert Boot.objects.get().spoke_live
+    assert stored(now) == [0, 60]
+
+
 def test_an_agent_without_boot_is_placed_by_its_clock(store, now):
     store(0, late=20, **BOOTLESS)
     assert stored(now) == [0]
@@ -388,6 +395,23 @@ def test_two_registrations_of_one_server_at_once_make_one_server(heartbeat):
     assert sorted(receipt.server_registered for receipt in receipts) == [False, True]
     assert [receipt.outcome for receipt in receipts] == ["accepted", "accepted"]
     assert (Server.objects.count(), Heartbeat.objects.count()) == (1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_heartbeats_at_once_the_newest_is_the_latest(heartbeat, interface, attempt: int):
+    Server.objects.create(id="nas", hostname="nas")
+    now = datetime.now(UTC)
+
+    def work(number: int) -> Receipt:
+        counters = interface(rx_bytes=number)
+        body = heartbeat(uptime=1000.0 + number, sent_uptime=1016.0, network_interfaces=[counters])
+        return ingest(parse_heartbeat(body), may_register=False, now=now)
+
+    assert {receipt.outcome for receipt in at_once(16, work)} == {"accepted"}
+    snapshot = Snapshot.objects.get()
+    assert (snapshot.uptime_seconds, snapshot.interface("eth0")["rx_bytes"]) == (1015, 15)
+    assert Boot.objects.count() == Interface.objects.count() == 1
 
 
 @pytest.mark.django_db(transaction=True)

@@ -14,6 +14,11 @@ def test_a_bearer_key_is_taken(api: APIClient, keys: dict[str, str]):
     assert api.get(SERVERS, HTTP_AUTHORIZATION=f"bearer  {keys['read']} ").status_code == 200
 
 
+@pytest.mark.parametrize("scheme", ["Basic", "Token", "Bearer Bearer", ""])
+def test_a_key_under_another_scheme_is_not_taken(api: APIClient, keys: dict[str, str], scheme: str):
+    assert api.get(SERVERS, HTTP_AUTHORIZATION=f"{scheme} {keys['read']}").status_code == 401
+
+
 def test_an_x_api_key_is_taken(api: APIClient, keys: dict[str, str]):
     assert api.get(SERVERS, HTTP_X_API_KEY=keys["read"]).status_code == 200
 
