@@ -99,7 +99,7 @@ def run(options: argparse.Namespace, clock: Clock) -> int:
     spool = Spool(settings.state_dir, settings.spool_limit)
     if options.dry_run:
         heartbeat = collect(settings, clock, spool.stats(len(spool.waiting())))
-        print(json.dumps(heartbeat, indent=2, ensure_ascii=False))
+        print(json.dumps(heartbeat, indent=2))
         return EXIT_OK
     if options.status:
         print("\n".join(status(settings, spool, clock)))
@@ -739,6 +739,9 @@ def send(
     except OSError as error:
         say(f"the hub did not answer: {error or type(error).__name__}")
         return lost(name, spool, EXIT_TEMPORARY)
+    except DeadlineError:
+        lost(name, spool, EXIT_TEMPORARY)
+        raise
     code = EXIT_OK
     if answer.outcome is not None:
         code = settle([(name, answer.body)], spool)
@@ -782,7 +785,8 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
         if answer.refuses_body and len(batch) > 1:
             size = half
         elif answer.refuses_body:
-            code = settle([(batch[0][0], {"outcome": "rejected", "error": answer.body or "too large"})], spool)
+            poison = {"outcome": "rejected", "error": answer.body or "too large"}
+            code = max(code, settle([(batch[0][0], poison)], spool))
             del names[0]
         elif results is None:
             return refused(answer, spool, hub, clock)
@@ -804,7 +808,7 @@ def take(names: list[str], size: float, spool: Spool, clock: Clock) -> list[tupl
         name = names[len(batch)]
         heartbeat = spool.load(name)
         if heartbeat is None:
-            names.remove(name)
+            del names[len(batch)]
             continue
         text = as_json(as_sent(heartbeat, clock))
         total += len(text) + 1
@@ -816,7 +820,7 @@ def take(names: list[str], size: float, spool: Spool, clock: Clock) -> list[tupl
 
 def settle(results: Sequence[tuple[str | None, Any]], spool: Spool) -> int:
     """Do with each file what its outcome says; a file without an outcome stays."""
-    sent, rejected = 0, []
+    code, sent, rejected = EXIT_OK, 0, []
     for name, result in results:
         outcome = result.get("outcome") if isinstance(result, dict) else None
         if outcome in ("accepted", "duplicate"):
@@ -827,11 +831,14 @@ def settle(results: Sequence[tuple[str | None, Any]], spool: Spool) -> int:
             rejected.append(explained(result.get("error")))
             if name is not None:
                 spool.set_aside(name)
+        else:
+            code = EXIT_TEMPORARY
     if sent:
         spool.count(sent=sent)
     if rejected:
         say(f"the hub rejected {len(rejected)}, moved to {spool.rejected}: {rejected[0]}")
-    return EXIT_SAID_NO if rejected else EXIT_OK
+        code = max(code, EXIT_SAID_NO)
+    return code
 
 
 def refused(answer: Answer, spool: Spool, hub: Hub, clock: Clock) -> int:

@@ -37,6 +37,15 @@ def dry_run(*flags: str) -> dict[str, dict]:
     return {interface["name"]: interface for interface in json.loads(done.stdout)["network_interfaces"]}
 
 
+def send_frames(number: int, size: int) -> None:
+    """Through va to vb; a protocol number nobody speaks, so that nobody answers."""
+    script = (
+        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('va', 0));"
+        f"[s.send(b'\\xff' * 6 + b'\\x02' * 6 + b'\\x88\\xb5' + bytes({size} - 14)) for _ in range({number})]"
+    )
+    inside(sys.executable, "-c", script)
+
+
 @pytest.fixture
 def namespace() -> Iterator[None]:
     """va and vb are a pair up at both ends; vc is down; br0 holds va's own sister vd."""
@@ -78,11 +87,7 @@ def test_known_traffic_is_counted_to_the_byte(namespace):
         inside("sysctl", "-q", "-w", f"net.ipv6.conf.{name}.disable_ipv6=1")
     before = dry_run()
     frames, size = 100, 1000
-    script = (
-        "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('va', 0));"
-        f"[s.send(b'\\xff' * 6 + b'\\x02' * 6 + b'\\x88\\xb5' + bytes({size} - 14)) for _ in range({frames})]"
-    )
-    inside(sys.executable, "-c", script)
+    send_frames(frames, size)
     after = dry_run()
     increase = {
         (name, counter): after[name][counter] - before[name][counter]
@@ -92,6 +97,25 @@ def test_known_traffic_is_counted_to_the_byte(namespace):
     assert increase["va", "tx_bytes"] == increase["vb", "rx_bytes"] == frames * size
     assert increase["va", "tx_packets"] == increase["vb", "rx_packets"] == frames
     assert increase["va", "rx_bytes"] == increase["vb", "tx_bytes"] == 0
+
+
+def test_an_interface_made_again_under_its_name_has_another_ifindex_and_counts_from_nought(namespace):
+    send_frames(3, 100)
+    before = dry_run()["va"]
+    ip("-n", NAMESPACE, "link", "delete", "va")
+    ip(*f"-n {NAMESPACE} link add va type veth peer name vb".split())
+    after = dry_run()["va"]
+    assert before["tx_bytes"] > after["tx_bytes"] == 0
+    assert before["ifindex"] != after["ifindex"]
+
+
+def test_two_hundred_veths_come_and_go(namespace):
+    for number in range(100):
+        ip("-n", NAMESPACE, "link", "add", f"p{number}", "type", "veth", "peer", "name", f"q{number}")
+    assert len(dry_run()) == 205
+    for number in range(100):
+        ip("-n", NAMESPACE, "link", "delete", f"p{number}")
+    assert len(dry_run()) == 5
 
 
 TUN = """
