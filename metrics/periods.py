@@ -3,13 +3,15 @@
 import re
 from bisect import bisect_left, bisect_right
 from datetime import UTC, date, datetime, time, timedelta
+from functools import cache
 from typing import NamedTuple
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 DAY = 86_400
 SENSIBLE = ("1m", "5m", "15m", "1h", "6h", "1d", "1w", "1month")
 SENSIBLE_POINTS = 400
+MOST_MONTHS = 1200
 
 
 class PeriodError(ValueError):
@@ -36,22 +38,24 @@ RAW = Step(0)
 
 def parse_step(text: str) -> Step:
     """Return the step that `60s`, `5m`, `1h`, `1d`, `1w`, `1month` or `raw` says. Raises PeriodError."""
-    match = re.fullmatch(r"([1-9]\d{0,5})(s|m|h|d|w|month)", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(s|m|h|d|w|month)", text)
     if text == "raw":
         return RAW
     if match is None:
         raise PeriodError("A step is a number and a unit, such as 60s, 5m, 1h, 1d, 1w, 1month; or raw.")
     count, unit = int(match[1]), match[2]
+    if unit == "month" and count > MOST_MONTHS:
+        raise PeriodError(f"A step has at most {MOST_MONTHS} months.")
     return Step(0, count) if unit == "month" else Step(count * UNITS[unit])
 
 
 def parse_instant(text: str, *, now: datetime) -> datetime:
     """Return the instant that ISO 8601 with a zone, `now`, or `now-24h` says. Raises PeriodError."""
-    match = re.fullmatch(r"now(?:-([1-9]\d{0,5})(s|m|h|d|w))?", text)
-    if match is not None:
-        return now - timedelta(seconds=int(match[1]) * UNITS[match[2]]) if match[1] else now
+    match = re.fullmatch(r"now(?:-([1-9][0-9]{0,5})(s|m|h|d|w))?", text)
     instant = None
     try:
+        if match is not None:
+            return now - timedelta(seconds=int(match[1]) * UNITS[match[2]]) if match[1] else now
         parsed = datetime.fromisoformat(text)
         if parsed.tzinfo is not None:
             instant = parsed.astimezone(UTC)
@@ -70,6 +74,13 @@ def parse_window(text: str) -> timedelta:
     return timedelta(seconds=step.seconds)
 
 
+def parse_zone(text: str) -> ZoneInfo:
+    """Return the zone that an IANA name such as `Europe/Berlin` says. Raises PeriodError."""
+    if text not in _zone_names():
+        raise PeriodError("A time zone is an IANA name, such as Europe/Berlin or UTC.")
+    return ZoneInfo(text)
+
+
 def sensible_step(start: datetime, end: datetime) -> Step:
     """Return the smallest of the usual steps that makes at most SENSIBLE_POINTS points."""
     seconds = (end - start).total_seconds()
@@ -78,6 +89,19 @@ def sensible_step(start: datetime, end: datetime) -> Step:
         if step.months or seconds / step.seconds <= SENSIBLE_POINTS:
             return step
     return step
+
+
+def has_more_than(most: int, start: datetime, end: datetime, step: Step, zone: ZoneInfo) -> bool:
+    """Tell whether the window has more than `most` buckets; of a raw step nothing is known before it is read."""
+    if step == RAW:
+        return False
+    longest = step.seconds or step.months * 31 * DAY
+    return (end - start).total_seconds() > most * longest or len(edges(start, end, step, zone)) - 1 > most
+
+
+def current_period(now: datetime, step: Step, zone: ZoneInfo, *, anchor_day: int = 1) -> datetime:
+    """Return when the day or the month that `now` ends or lies in began."""
+    return edges(now - timedelta(days=62), now, step, zone, anchor_day=anchor_day)[-2]
 
 
 def edges(start: datetime, end: datetime, step: Step, zone: ZoneInfo, *, anchor_day: int = 1) -> list[datetime]:
@@ -99,6 +123,11 @@ def midnight(day: date, zone: ZoneInfo) -> datetime:
     """Return the first instant of a day in the zone."""
     # Where midnight does not exist, the offset before the change (fold=0) gives the instant of the change itself.
     return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+@cache
+def _zone_names() -> frozenset[str]:
+    return frozenset(available_timezones())
 
 
 def _months(start: datetime, end: datetime, months: int, zone: ZoneInfo, anchor_day: int) -> list[datetime]:
