@@ -1,13 +1,16 @@
 """The only way out: every answer about the past comes from here."""
 
+import hashlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
+
+from django.db.models import Count, Max, Min, Q, Sum
 
 from metrics.counters import (
     COUNTERS,
@@ -23,9 +26,9 @@ from metrics.counters import (
     rate,
     unroll,
 )
-from metrics.increases import increases
-from metrics.models import Interface, from_ms, to_ms
-from metrics.periods import Step, edges
+from metrics.increases import final_until, increases
+from metrics.models import Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
 from servers.models import Server
 
@@ -100,6 +103,13 @@ class TopRow(NamedTuple):
     tx_bytes: int
 
 
+class Passed(NamedTuple):
+    """Bytes; null where nothing is known."""
+
+    rx_bytes: int | None
+    tx_bytes: int | None
+
+
 class SparklinePoint(TypedDict):
     """Counters at `timestamp`, and bytes per second since the point before; null after a gap or a reset."""
 
@@ -116,6 +126,19 @@ def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
     if name is not None:
         return list(of_server.filter(name=name))
     return list(of_server.in_totals()) or list(of_server)
+
+
+def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool) -> list[Interface]:
+    """Return the interfaces of the servers, the named ones or all; by server, those that count in its total."""
+    found = Interface.objects.filter(server__in=servers).order_by("server_id", "name")
+    if name is not None:
+        return list(found.filter(name=name))
+    if not by_server:
+        return list(found)
+    counted = list(found.in_totals())
+    with_total = {interface.server_id for interface in counted}
+    others = [server for server in servers if server.pk not in with_total]
+    return counted + list(found.filter(server__in=others) if others else ())
 
 
 def series(
@@ -216,6 +239,56 @@ def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limi
     ]
 
 
+def totals(interfaces: Sequence[Interface], zone: ZoneInfo, *, now: datetime) -> dict[int, dict[str, Passed]]:
+    """Return the bytes of each interface, by its id, of this `day` and `month` in the zone, and of `all` time."""
+    if not interfaces:
+        return {}
+    day, month = (to_ms(current_period(now, step, zone)) for step in (Step(DAY), Step(0, 1)))
+    sealed = [limit for limit in final_until(interfaces).values() if limit]
+    monday = day_start(week_of(day_of(min([month, *sealed]))))
+    before: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    # Chunks that start before a Monday end by it, so that their own totals say all that passed until then.
+    chunks = Chunk.objects.filter(interface__in=interfaces, start__lt=day_of(monday)).order_by()
+    for interface, *passed in chunks.values_list("interface_id", *BYTES):
+        before[interface].append((passed[0], passed[1]))
+    instants = sorted({monday, month, day, to_ms(now)})
+    measured = increases(interfaces, instants, BYTES)
+    return {
+        interface.pk: {
+            name: _passed(measured[interface.pk], instants.index(since), older)
+            for name, since, older in (
+                ("day", day, []),
+                ("month", month, []),
+                ("all", monday, before[interface.pk]),
+            )
+        }
+        for interface in interfaces
+    }
+
+
+def fingerprint(interfaces: Sequence[Interface], start: datetime, end: datetime) -> str:
+    """Return what changes when the answer about a window in the past may change.
+
+    That is when a late reading comes, when readings are pruned, and, for an interface that has been silent since
+    `end`, when it speaks again: what passed until `end` depends on the first reading after it.
+    """
+    day = end.astimezone(UTC).date()
+    of_all = Chunk.objects.filter(interface__in=interfaces).order_by().values_list("interface_id")
+    within = Q(start__gte=start.astimezone(UTC).date() - timedelta(days=6)) & Q(readings__isnull=False)
+    until = of_all.filter(start__lte=day).annotate(
+        Count("start"), Sum("count"), Max("last_at"), kept=Count("start", filter=within)
+    )
+    after = dict(of_all.filter(start__gt=day).annotate(Min("first_at")))
+    newest = {interface: last_at for interface, _, _, last_at, _ in until}
+    following = [_following(newest.get(interface.pk), after.get(interface.pk), end) for interface in interfaces]
+    log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
+    if None not in following:
+        log = log.filter(collected_at__lte=max(filter(None, following), default=end))
+    waiting = log.aggregate(Count("uptime_ms"), Max("received_at"))
+    facts = ([interface.pk for interface in interfaces], start, end, sorted(until), sorted(after.items()), waiting)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
+
+
 def percentile(rates: Collection[float], share: int = 95) -> float | None:
     """Return the rate that `share` percent of the samples do not exceed (nearest rank), or None without samples."""
     if not rates:
@@ -231,6 +304,20 @@ def sparkline(server: Server, period: str, interface: str | None, *, now: dateti
     start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
     found = readings(interfaces_of(server, interface), start, end, BYTES)
     return _points_of_all([unroll(line, BYTES) for line in found.values()], start, end)
+
+
+def _following(newest: datetime | None, after: datetime | None, end: datetime) -> datetime | None:
+    """Return an instant up to which the first sealed reading after `end` lies, or None where there is none."""
+    return newest if newest is not None and newest > end else after
+
+
+def _passed(buckets: Buckets, first: int, older: Sequence[tuple[int, int]]) -> Passed:
+    """Return what passed from bucket `first` on, and in the chunks before it."""
+    rest = range(first, len(buckets.marks))
+    if not older and not any(buckets.is_known(index) for index in rest):
+        return Passed(None, None)
+    rx, tx = (sum(buckets.sums[name][first:]) for name in BYTES)
+    return Passed(rx + sum(rx for rx, _ in older), tx + sum(tx for _, tx in older))
 
 
 def _raw_edges(interfaces: Sequence[Interface], start: int, end: int) -> list[int]:

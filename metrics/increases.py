@@ -26,7 +26,7 @@ def increases(
         _add_readings(totals, interfaces, instants, counters)
         return totals
     by_limit: dict[int, list[Interface]] = defaultdict(list)
-    for interface, limit in _hours_are_final_until(interfaces).items():
+    for interface, limit in final_until(interfaces).items():
         by_limit[min(max(limit, instants[0]), instants[-1])].append(interface)
     for limit, group in by_limit.items():
         _add_hours(totals, group, instants, limit, counters)
@@ -45,7 +45,7 @@ def _is_by_hours(instants: Sequence[int]) -> bool:
     return shortest >= 6 * HOUR_MS or all(instant % HOUR_MS == 0 for instant in inner)
 
 
-def _hours_are_final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
+def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
     """Return, for each interface, up to when its chunks' hours say all that is known.
 
     Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.

@@ -1,8 +1,17 @@
 from django.urls import path
 
-from metrics import views
+from metrics import read_views, views
 
 urlpatterns = [
     path("agents/heartbeat", views.HeartbeatView.as_view(), name="heartbeat"),
     path("metrics/sparkline/<slug:server_id>/network", views.SparklineView.as_view(), name="sparkline"),
+    path("metrics/history/<slug:server_id>/network", read_views.HistoryView.as_view(), name="history"),
+    path("metrics/usage", read_views.UsageView.as_view(), name="usage"),
+    path("metrics/top", read_views.TopView.as_view(), name="top"),
+    path("servers/<slug:server_id>/interfaces", read_views.InterfaceListView.as_view(), name="interface-list"),
+    path(
+        "servers/<slug:server_id>/interfaces/<path:name>",
+        read_views.InterfaceDetailView.as_view(),
+        name="interface-detail",
+    ),
 ]
