@@ -1,20 +1,25 @@
-"""The only way in: one heartbeat, one transaction, then the ack."""
+"""The only way in: one heartbeat or a batch of them, one transaction, then the ack."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from operator import attrgetter, sub
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
+from django.db.models import Q
 
+from metrics.codec import CodecError
 from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
-from metrics.models import Heartbeat, Interface, to_ms
+from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
 
 CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
-MILLISECOND = timedelta(milliseconds=1)
+FACTS = ("kind", "master", "mac", "speed_mbps")
 
 
 class Outcome(models.TextChoices):
@@ -22,11 +27,15 @@ class Outcome(models.TextChoices):
     DUPLICATE = "duplicate"
 
 
-class UnknownServer(LookupError):
+class Refused(Exception):
+    """A valid heartbeat that may not be stored."""
+
+
+class UnknownServer(Refused):
     """No server has this id, and the key may not register one."""
 
 
-class TooOld(ValueError):
+class TooOld(Refused):
     """The readings are older than the retention."""
 
 
@@ -60,83 +69,153 @@ def ingest(report: Report, *, may_register: bool, now: datetime) -> Receipt:
     Returns after the commit. The same heartbeat again is a duplicate and changes nothing but `last_seen_at`.
     Raises UnknownServer and TooOld, and stores nothing then.
     """
+    (result,) = ingest_batch([report], may_register=may_register, now=now)
+    if isinstance(result, Refused):
+        raise result
+    return result
+
+
+def ingest_batch(reports: Sequence[Report], *, may_register: bool, now: datetime) -> list[Receipt | Refused]:
+    """Store heartbeats as `ingest` does, all in one transaction. Return what became of each, in order."""
     try:
         with transaction.atomic():
-            return _ingest(report, may_register, now)
+            return _ingest(reports, may_register, now)
     except IntegrityError:
-        # The same heartbeat is stored under another instant, or another request has just registered the server.
+        # A heartbeat is stored under another instant, or another request has just registered the server.
         with transaction.atomic():
-            return _ingest(report, may_register, now, is_retry=True)
+            return _ingest(reports, may_register, now, is_retry=True)
 
 
-def _ingest(report: Report, may_register: bool, now: datetime, *, is_retry: bool = False) -> Receipt:
-    snapshot, registered = _lock(report, may_register)
-    boot, collected_at = _place(report, snapshot, now)
-    if collected_at < now - timedelta(days=settings.RETENTION_READINGS_DAYS):
-        raise TooOld(f"older than the retention of {settings.RETENTION_READINGS_DAYS} days")
+@dataclass(slots=True)
+class _Arrival:
+    """A report with its place in time."""
 
-    heartbeat = _heartbeat(report, boot, collected_at, now)
-    is_newest = snapshot.collected_at is None or collected_at > snapshot.collected_at
-    if (is_retry or not is_newest) and Heartbeat.objects.filter(pk=heartbeat.pk).exists():
-        _update(snapshot, last_seen_at=now)
-        return Receipt(Outcome.DUPLICATE)
+    report: Report
+    boot: Boot | None
+    uptime_ms: int
+    collected_at: datetime
+    is_newer: bool  # than the snapshot
+    readings: dict[str, Reading] = field(default_factory=dict)
 
-    readings = _readings(heartbeat, report.network_interfaces)
-    heartbeat.readings = Heartbeat.pack(readings) if report.network_interfaces is not None else ""
-    heartbeat.save(force_insert=True)
-    _note_interfaces(report, snapshot, collected_at, is_newest=is_newest)
-    if is_newest:
-        _note_server(report, snapshot.server)
-        _update(snapshot, last_seen_at=now, **_latest(report, snapshot, boot, heartbeat, readings))
-    else:
-        _update(snapshot, last_seen_at=now)
-    return Receipt(Outcome.ACCEPTED, registered)
+    @property
+    def boot_number(self) -> int:
+        return self.boot.pk if self.boot else NO_BOOT
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What makes it the same heartbeat, among those of its server, however often and whenever it is sent."""
+        return self.boot_number, self.uptime_ms
+
+    @property
+    def interval_ms(self) -> int:
+        return round(self.report.interval * 1000)
 
 
-def _lock(report: Report, may_register: bool) -> tuple[Snapshot, bool]:
-    """Return the server's snapshot, locked, so that the heartbeats of one server are stored one after another."""
+def _ingest(
+    reports: Sequence[Report], may_register: bool, now: datetime, *, is_retry: bool = False
+) -> list[Receipt | Refused]:
+    by_server: dict[str, list[int]] = defaultdict(list)
+    for index, report in enumerate(reports):
+        by_server[report.server_id].append(index)
+    results: dict[int, Receipt | Refused] = {}
+    for _, indexes in sorted(by_server.items()):  # in one order, so that no two batches wait for each other
+        of_server = _ingest_of_server([reports[index] for index in indexes], may_register, now, is_retry)
+        results.update(zip(indexes, of_server, strict=True))
+    return [results[index] for index in range(len(reports))]
+
+
+def _ingest_of_server(
+    reports: list[Report], may_register: bool, now: datetime, is_retry: bool
+) -> list[Receipt | Refused]:
+    snapshot, is_known = _lock(reports[0])
+    if not is_known and not may_register:
+        return [UnknownServer(report.server_id) for report in reports]
+    placed = _place_and_save_boots(reports, snapshot, now)
+    arrivals = [arrival for arrival in placed if isinstance(arrival, _Arrival)]
+    stored = _stored(snapshot, arrivals, now, is_retry)
+    fresh: list[_Arrival] = []
+    results: list[Receipt | Refused] = []
+    for arrival in placed:
+        if isinstance(arrival, Refused):
+            results.append(arrival)
+        elif arrival.identity in stored:
+            results.append(Receipt(Outcome.DUPLICATE))
+        else:
+            stored.add(arrival.identity)
+            fresh.append(arrival)
+            results.append(Receipt(Outcome.ACCEPTED, server_registered=not is_known and len(fresh) == 1))
+    if arrivals:
+        _store(snapshot, fresh, now)
+    return results
+
+
+def _lock(report: Report) -> tuple[Snapshot, bool]:
+    """Return the server's snapshot, locked, so that its heartbeats are stored one after another; is the server known?
+
+    Snapshot and server are not saved yet where there are none.
+    """
     locked = Snapshot.objects.select_for_update(of=("self",)).select_related("server", "boot")
     snapshot = locked.filter(server=report.server_id).first()
     if snapshot is not None:
-        return snapshot, False
+        return snapshot, True
     server = Server.objects.filter(id=report.server_id).first()
-    if server is None and not may_register:
-        raise UnknownServer(report.server_id)
-    registered = server is None
-    if server is None:
-        server = Server.objects.create(id=report.server_id, hostname=report.hostname)
-    return Snapshot.objects.create(server=server), registered
+    return Snapshot(server=server or Server(id=report.server_id, hostname=report.hostname)), server is not None
 
 
-def _place(report: Report, snapshot: Snapshot, now: datetime) -> tuple[Boot | None, datetime]:
-    """Return the boot and when, in the hub's time, the readings were collected.
+def _place_and_save_boots(reports: list[Report], snapshot: Snapshot, now: datetime) -> list[_Arrival | Refused]:
+    """Place each report in time. Server, snapshot and boots are saved, unless every report is refused."""
+    boots = {snapshot.boot.boot_id: snapshot.boot} if snapshot.boot else {}
+    others = {report.boot_id for report in reports} - boots.keys()
+    if others:
+        boots |= {boot.boot_id: boot for boot in Boot.objects.filter(server=snapshot.server_id, boot_id__in=others)}
+    before = {boot_id: (boot.started_at, boot.spoke_live) for boot_id, boot in boots.items()}
+    oldest = now - timedelta(days=settings.RETENTION_READINGS_DAYS)
+    placed = [_place(report, snapshot, boots, oldest, now) for report in reports]
+    if any(isinstance(arrival, _Arrival) for arrival in placed):
+        for new in (snapshot.server, snapshot):
+            if new._state.adding:
+                new.save(force_insert=True)
+        for boot_id, boot in boots.items():
+            if before.get(boot_id) != (boot.started_at, boot.spoke_live):
+                boot.save()
+    return placed
+
+
+def _place(
+    report: Report, snapshot: Snapshot, boots: dict[str, Boot], oldest: datetime, now: datetime
+) -> _Arrival | Refused:
+    """Return the report with when, in the hub's time, its readings were collected; a new boot is added to `boots`.
 
     An agent's clock is believed only where there is nothing better: uptime tells how long ago it was. A boot's start
     stays as first computed, so that a heartbeat sent twice falls on the same instant.
     """
-    if not report.boot_id or report.uptime is None:
-        return None, _floor(report.timestamp if report.timestamp <= now + FUTURE_TOLERANCE else now)
-    uptime = _milliseconds(report.uptime)
+    boot = None
+    if report.boot_id and report.uptime is not None:
+        boot = boots.get(report.boot_id) or Boot(server=snapshot.server, boot_id=report.boot_id)
+        uptime = _milliseconds(report.uptime)
+        started_at, spoke_live = _start(report, boot, uptime, now)
+        collected_at, uptime_ms = started_at + uptime, round(report.uptime * 1000)
+    else:
+        collected_at = _floor(report.timestamp if report.timestamp <= now + FUTURE_TOLERANCE else now)
+        uptime_ms = to_ms(collected_at)
+    if collected_at < oldest:
+        return TooOld(f"older than the retention of {settings.RETENTION_READINGS_DAYS} days")
+    if boot is not None:
+        boot.started_at, boot.spoke_live = started_at, spoke_live
+        boots[boot.boot_id] = boot
+    is_newer = snapshot.collected_at is None or collected_at > snapshot.collected_at
+    return _Arrival(report, boot, uptime_ms, collected_at, is_newer)
+
+
+def _start(report: Report, boot: Boot, uptime: timedelta, now: datetime) -> tuple[datetime, bool]:
+    """Return when the boot started, and whether it has spoken live."""
     live_start = _floor(now - _milliseconds(report.sent_uptime)) if report.sent_uptime is not None else None
-    boot = _boot(report, snapshot)
-    if boot.pk is None:
-        boot.spoke_live = live_start is not None
-        boot.started_at = live_start or _start_by_agent(report, now) - uptime
-        boot.save(force_insert=True)
-    elif live_start is not None:
-        moved = abs(live_start - boot.started_at) > CLOCK_TOLERANCE
-        if moved or not boot.spoke_live:
-            boot.started_at = live_start if moved else boot.started_at
-            boot.spoke_live = True
-            boot.save(update_fields=["started_at", "spoke_live"])
-    return boot, boot.started_at + uptime
-
-
-def _boot(report: Report, snapshot: Snapshot) -> Boot:
-    if snapshot.boot is not None and snapshot.boot.boot_id == report.boot_id:
-        return snapshot.boot
-    known = Boot.objects.filter(server=snapshot.server_id, boot_id=report.boot_id).first()
-    return known or Boot(server=snapshot.server, boot_id=report.boot_id)
+    if boot._state.adding and boot.started_at is None:
+        return live_start or _start_by_agent(report, now) - uptime, live_start is not None
+    if live_start is None:
+        return boot.started_at, boot.spoke_live
+    is_off = abs(live_start - boot.started_at) > CLOCK_TOLERANCE
+    return live_start if is_off else boot.started_at, True
 
 
 def _start_by_agent(report: Report, now: datetime) -> datetime:
@@ -145,23 +224,66 @@ def _start_by_agent(report: Report, now: datetime) -> datetime:
     return _floor(report.timestamp if oldest <= report.timestamp <= now + FUTURE_TOLERANCE else now)
 
 
-def _heartbeat(report: Report, boot: Boot | None, collected_at: datetime, now: datetime) -> Heartbeat:
-    return Heartbeat(
-        server_id=report.server_id,
-        boot_number=boot.pk if boot else NO_BOOT,
-        uptime_ms=(collected_at - boot.started_at) // MILLISECOND if boot else to_ms(collected_at),
-        collected_at=collected_at,
-        received_at=now,
-        interval_ms=round(report.interval * 1000),
+def _stored(snapshot: Snapshot, arrivals: list[_Arrival], now: datetime, is_retry: bool) -> set[tuple[int, int]]:
+    """Return the identities that are stored already, in the log or sealed. What is newer than all is taken for new."""
+    if not is_retry and all(arrival.is_newer for arrival in arrivals):
+        return set()
+    log = Heartbeat.objects.filter(
+        server=snapshot.server_id,
+        boot_number__in={arrival.boot_number for arrival in arrivals},
+        uptime_ms__in=[arrival.uptime_ms for arrival in arrivals],
     )
+    stored = set(log.values_list("boot_number", "uptime_ms"))
+    this_hour = from_ms(to_ms(now) // HOUR_MS * HOUR_MS)
+    older = [each for each in arrivals if each.collected_at < this_hour and each.identity not in stored]
+    return stored | _sealed(snapshot, older) if older else stored
 
 
-def _readings(heartbeat: Heartbeat, interfaces: list[dict[str, Any]] | None) -> dict[str, Reading]:
-    at = to_ms(heartbeat.collected_at)
-    started = at - heartbeat.uptime_ms if heartbeat.boot_number else 0
+def _sealed(snapshot: Snapshot, arrivals: list[_Arrival]) -> set[tuple[int, int]]:
+    """Return the identities of the heartbeats in the chunks where those of `arrivals` would be.
+
+    All readings of a heartbeat are sealed together, so that the chunks of one of its interfaces tell.
+    """
+    days: dict[str, set[date]] = defaultdict(set)
+    for arrival in arrivals:
+        if arrival.report.network_interfaces:
+            at = to_ms(arrival.collected_at)  # or near it: the boot's start may have moved since
+            days[arrival.report.network_interfaces[0]["name"]] |= {day_of(at - HOUR_MS), day_of(at + HOUR_MS)}
+    since = min(arrival.collected_at for arrival in arrivals)
+    sealed: set[tuple[int, int]] = set()
+    for interface in Interface.objects.filter(server=snapshot.server_id, name__in=days, sealed_until__gte=since):
+        of_days = days[interface.name]
+        held = Q(start__in=of_days) | Q(start__in={week_of(day) for day in of_days}, days=7)
+        for chunk in Chunk.objects.filter(held, interface=interface).defer("hours"):
+            try:
+                readings = chunk.get_readings(("boot", "at", "started"))
+            except CodecError:
+                continue  # the next seal names it; until then the log keeps what came
+            sealed.update(zip(readings["boot"], map(sub, readings["at"], readings["started"]), strict=True))
+    return sealed
+
+
+def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
+    """Put what is new into the log, and the newest of it into the snapshot."""
+    for arrival in fresh:
+        arrival.readings = _readings(arrival)
+    Heartbeat.objects.bulk_create([_heartbeat(arrival, now) for arrival in fresh])
+    fresh.sort(key=attrgetter("collected_at"))
+    _note_interfaces(snapshot, fresh)
+    newer = [arrival for arrival in fresh if arrival.is_newer]
+    changes = {}
+    if newer:
+        _note_server(snapshot.server, newer)
+        changes = _latest(snapshot, newer, now)
+    Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, **changes)
+
+
+def _readings(arrival: _Arrival) -> dict[str, Reading]:
+    at, boot = to_ms(arrival.collected_at), arrival.boot_number
+    started = at - arrival.uptime_ms if boot != NO_BOOT else 0
     return {
-        interface["name"]: _reading(interface, at, heartbeat.boot_number, started, heartbeat.interval_ms)
-        for interface in interfaces or []
+        interface["name"]: _reading(interface, at, boot, started, arrival.interval_ms)
+        for interface in arrival.report.network_interfaces or ()
     }
 
 
@@ -175,26 +297,61 @@ def _reading(interface: dict[str, Any], at: int, boot: int, started: int, interv
         int(interface["is_up"]),
         get("ifindex", UNKNOWN),
         get("speed_mbps", UNKNOWN),
-        *(get(name, UNKNOWN) for name in COUNTERS),
+        *[get(name, UNKNOWN) for name in COUNTERS],
     )
 
 
-def _note_interfaces(report: Report, snapshot: Snapshot, collected_at: datetime, *, is_newest: bool) -> None:
+def _heartbeat(arrival: _Arrival, now: datetime) -> Heartbeat:
+    return Heartbeat(
+        server_id=arrival.report.server_id,
+        boot_number=arrival.boot_number,
+        uptime_ms=arrival.uptime_ms,
+        collected_at=arrival.collected_at,
+        received_at=now,
+        interval_ms=arrival.interval_ms,
+        readings=Heartbeat.pack(arrival.readings) if arrival.report.network_interfaces is not None else "",
+    )
+
+
+def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> None:
     """Make a row for each interface that is new, and keep what is said of the others; on change only."""
-    before = {interface["name"]: interface for interface in snapshot.network_interfaces}
-    for interface in report.network_interfaces or []:
-        known = before.get(interface["name"])
-        facts = _facts(interface)
-        if known is not None and (not is_newest or _facts(known) == facts):
+    latest = {interface["name"]: _facts(interface) for interface in snapshot.network_interfaces}
+    noted: dict[str, Interface] = {}
+    changed: set[str] = set()
+    for arrival in fresh:
+        if arrival.report.network_interfaces is None:
             continue
-        row, created = Interface.objects.get_or_create(
-            server_id=report.server_id,
-            name=interface["name"],
-            defaults={**facts, "best_speed_mbps": facts["speed_mbps"], "first_seen_at": collected_at},
-        )
-        if not created and is_newest:
-            best = max(row.best_speed_mbps or 0, facts["speed_mbps"] or 0) or None
-            Interface.objects.filter(pk=row.pk).update(**facts, best_speed_mbps=best, last_seen_at=collected_at)
+        facts = {interface["name"]: _facts(interface) for interface in arrival.report.network_interfaces}
+        for name, found in facts.items():
+            if name in latest and (not arrival.is_newer or latest[name] == found):
+                continue
+            row = noted.setdefault(
+                name, Interface(server_id=snapshot.server_id, name=name, first_seen_at=arrival.collected_at)
+            )
+            for field_name, value in found.items():
+                setattr(row, field_name, value)
+            row.best_speed_mbps = _best(row.best_speed_mbps, row.speed_mbps)
+            row.last_seen_at = arrival.collected_at
+            if arrival.is_newer:
+                changed.add(name)
+        if arrival.is_newer:
+            latest = facts
+    if noted:
+        _save_interfaces(snapshot.server_id, noted, changed)
+
+
+def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[str]) -> None:
+    known = {row.name: row for row in Interface.objects.filter(server=server_id, name__in=noted)}
+    Interface.objects.bulk_create([row for name, row in noted.items() if name not in known])
+    for name in known.keys() & changed:
+        row = noted[name]
+        row.pk = known[name].pk
+        row.best_speed_mbps = _best(known[name].best_speed_mbps, row.best_speed_mbps)
+        row.save(force_update=True, update_fields=(*FACTS, "best_speed_mbps", "last_seen_at"))
+
+
+def _best(*speeds: int | None) -> int | None:
+    return max(filter(None, speeds), default=None)
 
 
 def _facts(interface: dict[str, Any]) -> dict[str, Any]:
@@ -206,38 +363,54 @@ def _facts(interface: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _note_server(report: Report, server: Server) -> None:
-    changes: dict[str, Any] = {"hostname": report.hostname, "interval": report.interval}
-    if report.server_guid is not None:
-        changes["guid"] = report.server_guid
-    if report.os_info is not None:
-        changes |= {f"os_{name}": text for name, text in report.os_info.items()}
+def _note_server(server: Server, newer: list[_Arrival]) -> None:
+    changes: dict[str, Any] = {}
+    for arrival in newer:
+        report = arrival.report
+        changes |= {"hostname": report.hostname, "interval": report.interval}
+        if report.server_guid is not None:
+            changes["guid"] = report.server_guid
+        if report.os_info is not None:
+            changes |= {f"os_{name}": text for name, text in report.os_info.items()}
     changes = {name: value for name, value in changes.items() if getattr(server, name) != value}
     if changes:
         Server.objects.filter(pk=server.pk).update(**changes)
 
 
-def _latest(
-    report: Report, snapshot: Snapshot, boot: Boot | None, heartbeat: Heartbeat, readings: dict[str, Reading]
-) -> dict[str, Any]:
+def _latest(snapshot: Snapshot, newer: list[_Arrival], now: datetime) -> dict[str, Any]:
+    newest = newer[-1]
     changes: dict[str, Any] = {
-        "collected_at": heartbeat.collected_at,
-        "boot": boot,
-        "uptime_seconds": report.uptime,
-        "agent_version": report.agent_version,
-        "agent_stats": report.agent_stats,
+        "collected_at": newest.collected_at,
+        "boot": newest.boot,
+        "uptime_seconds": newest.report.uptime,
+        "agent_version": newest.report.agent_version,
+        "agent_stats": newest.report.agent_stats,
     }
-    skew = _skew(report, heartbeat.received_at)
-    if skew is not None:
-        changes["clock_skew_seconds"] = skew
-    if report.network_interfaces is not None:
-        before = {interface["name"]: interface for interface in snapshot.network_interfaces}
-        changes["interfaces_at"] = heartbeat.collected_at
+    skews = [skew for arrival in newer if (skew := _skew(arrival.report, now)) is not None]
+    if skews:
+        changes["clock_skew_seconds"] = skews[-1]
+    reported = [arrival for arrival in newer if arrival.report.network_interfaces is not None]
+    if reported:
+        latest = reported[-1]
+        before = reported[-2].readings if len(reported) > 1 else _readings_of(snapshot)
+        changes["interfaces_at"] = latest.collected_at
         changes["network_interfaces"] = [
-            {**interface, **_rates(snapshot, before.get(interface["name"]), readings[interface["name"]])}
-            for interface in report.network_interfaces
+            {**interface, **_rates(before.get(interface["name"]), latest.readings[interface["name"]])}
+            for interface in latest.report.network_interfaces or ()
         ]
     return changes
+
+
+def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
+    if snapshot.interfaces_at is None:
+        return {}
+    started = to_ms(snapshot.boot.started_at) if snapshot.boot else 0
+    boot = snapshot.boot.pk if snapshot.boot else NO_BOOT
+    at, interval_ms = to_ms(snapshot.interfaces_at), round(snapshot.server.interval * 1000)
+    return {
+        interface["name"]: _reading(interface, at, boot, started, interval_ms)
+        for interface in snapshot.network_interfaces
+    }
 
 
 def _skew(report: Report, now: datetime) -> float | None:
@@ -248,22 +421,13 @@ def _skew(report: Report, now: datetime) -> float | None:
     return round((now - report.timestamp).total_seconds(), 3) if not report.boot_id else None
 
 
-def _rates(snapshot: Snapshot, before: dict[str, Any] | None, reading: Reading) -> dict[str, float | None]:
-    """Return the current rates: since the latest reading, or null where what passed is not known."""
-    if before is None or snapshot.interfaces_at is None:
+def _rates(before: Reading | None, reading: Reading) -> dict[str, float | None]:
+    """Return the current rates: since the reading before, or null where what passed is not known."""
+    passed = step(before, reading) if before else None
+    if before is None or passed is None or passed.marks & UNCLEAN:
         return {"rx_rate": None, "tx_rate": None}
-    started = to_ms(snapshot.boot.started_at) if snapshot.boot else 0
-    boot = snapshot.boot.pk if snapshot.boot else NO_BOOT
-    latest = _reading(before, to_ms(snapshot.interfaces_at), boot, started, reading.interval)
-    passed = step(latest, reading)
-    if passed.marks & UNCLEAN:
-        return {"rx_rate": None, "tx_rate": None}
-    elapsed = reading.at - latest.at
+    elapsed = reading.at - before.at
     return {"rx_rate": rate(passed.increases[0], elapsed), "tx_rate": rate(passed.increases[1], elapsed)}
-
-
-def _update(snapshot: Snapshot, **changes: Any) -> None:
-    Snapshot.objects.filter(pk=snapshot.pk).update(**changes)
 
 
 def _milliseconds(seconds: float) -> timedelta:

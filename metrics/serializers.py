@@ -20,9 +20,13 @@ from servers.models import SERVER_ID
 
 MAX_COUNTER = 2**63 - 1
 MAX_INTERFACES = 256
+MAX_HEARTBEATS = 500
+SENT_BEFORE_SECONDS = 1.0  # rounding; more is no clock
 OPERSTATES = ("up", "down", "unknown", "dormant", "lowerlayerdown", "notpresent", "testing")
+REJECTED = "rejected"  # the outcome of a heartbeat of a batch that is refused, beside those of ingest
 OS_INFO = ("distribution", "version", "kernel", "architecture")
 AGENT_STATS = ("spooled", "sent", "rejected", "dropped")
+LARGEST_UPTIME = 10**10  # seconds
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -62,9 +66,21 @@ def parse_heartbeat(body: Any) -> Report:
     uptime_by_metrics = values.pop("metrics", None)
     if values.get("uptime") is None:
         values["uptime"] = uptime_by_metrics
+    if values.get("sent_uptime", LARGEST_UPTIME) < (values["uptime"] or 0) - SENT_BEFORE_SECONDS:
+        errors["sent_uptime"] = [ErrorDetail("At least the uptime at collection.", "min_value")]
     if errors:
         raise ValidationError(errors)
     return Report(**values)
+
+
+def heartbeats_of(body: Any) -> list[Any]:
+    """Return the heartbeats of a batch's JSON body, each still to be parsed alone. Raises ValidationError."""
+    items = body.get("heartbeats") if isinstance(body, dict) else None
+    if not isinstance(items, list):
+        raise ValidationError({"heartbeats": "A list of heartbeats is required."}, "not_a_list")
+    if len(items) > MAX_HEARTBEATS:
+        raise ValidationError({"heartbeats": f"At most {MAX_HEARTBEATS} heartbeats."}, "max_length")
+    return items
 
 
 def _check(body: dict[str, Any], name: str, check: Check, values: dict[str, Any], errors: dict[str, Any]) -> None:
@@ -229,7 +245,7 @@ def _addresses(value: Any) -> list[str]:
     return [_text(1, 64)(address) for address in value]
 
 
-_uptime = _number(0, 10**10)
+_uptime = _number(0, LARGEST_UPTIME)
 _counter = _integer(0, MAX_COUNTER)
 
 _HEARTBEAT_REQUIRED: dict[str, Check] = {
@@ -276,6 +292,31 @@ class AckSerializer(serializers.Serializer[Any]):
     results_acknowledged = serializers.ListField(child=serializers.JSONField(), help_text="Always empty.")
 
 
+class ErrorSerializer(serializers.Serializer[Any]):
+    code = serializers.CharField()
+    detail = serializers.CharField()
+    attr = serializers.CharField(allow_null=True, help_text="The field that is wrong.")
+
+
+class RefusalSerializer(serializers.Serializer[Any]):
+    type = serializers.CharField(help_text="validation_error or client_error")
+
+    def get_fields(self) -> dict[str, Any]:
+        # `errors` is an attribute of every serializer, so the field is declared here.
+        return {**super().get_fields(), "errors": ErrorSerializer(many=True)}
+
+
+class ResultSerializer(serializers.Serializer[Any]):
+    outcome = serializers.ChoiceField(choices=[*Outcome.values, REJECTED])
+    error = RefusalSerializer(required=False, help_text="Why it was rejected: sent again, it will be again.")
+
+
+class BatchAckSerializer(serializers.Serializer[Any]):
+    status = serializers.CharField(help_text="ok")
+    results = ResultSerializer(many=True, help_text="One for each heartbeat, in order.")
+    server_time = serializers.DateTimeField()
+
+
 class SparklineQuerySerializer(serializers.Serializer[Any]):
     period = serializers.ChoiceField(choices=list(SPARKLINE_PERIODS), default="1h")
     interface = serializers.CharField(required=False, max_length=64, help_text="Without it: the server's total.")
@@ -301,7 +342,7 @@ class SparklineSerializer(serializers.Serializer[Any]):
 
 
 _COUNTER_SCHEMA = {"type": "integer", "minimum": 0, "maximum": MAX_COUNTER}
-_UPTIME_SCHEMA = {"type": "number", "minimum": 0, "maximum": 10**10}
+_UPTIME_SCHEMA = {"type": "number", "minimum": 0, "maximum": LARGEST_UPTIME}
 _STAT_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_COUNTER}
 INTERFACE_SCHEMA = {
     "type": "object",
@@ -339,4 +380,9 @@ HEARTBEAT_SCHEMA = {
         "agent_stats": {"type": "object", "properties": dict.fromkeys(AGENT_STATS, _STAT_SCHEMA)},
         "network_interfaces": {"type": "array", "maxItems": MAX_INTERFACES, "items": INTERFACE_SCHEMA},
     },
+}
+BATCH_SCHEMA = {
+    "type": "object",
+    "required": ["heartbeats"],
+    "properties": {"heartbeats": {"type": "array", "maxItems": MAX_HEARTBEATS, "items": HEARTBEAT_SCHEMA}},
 }

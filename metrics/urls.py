@@ -4,6 +4,7 @@ from metrics import read_views, views
 
 urlpatterns = [
     path("agents/heartbeat", views.HeartbeatView.as_view(), name="heartbeat"),
+    path("agents/heartbeats", views.HeartbeatBatchView.as_view(), name="heartbeat-batch"),
     path("metrics/sparkline/<slug:server_id>/network", views.SparklineView.as_view(), name="sparkline"),
     path("metrics/history/<slug:server_id>/network", read_views.HistoryView.as_view(), name="history"),
     path("metrics/usage", read_views.UsageView.as_view(), name="usage"),

@@ -5,18 +5,23 @@ from typing import Any, cast
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
-from rest_framework.exceptions import PermissionDenied, ValidationError
+from drf_standardized_errors.formatter import ExceptionFormatter
+from rest_framework.exceptions import APIException, PermissionDenied, ValidationError
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from metrics import history
-from metrics.ingest import TooOld, UnknownServer, ingest
+from metrics.ingest import Receipt, Refused, Report, TooOld, ingest, ingest_batch
 from metrics.serializers import (
+    BATCH_SCHEMA,
     HEARTBEAT_SCHEMA,
+    REJECTED,
     AckSerializer,
+    BatchAckSerializer,
     SparklineQuerySerializer,
     SparklineSerializer,
+    heartbeats_of,
     parse_heartbeat,
 )
 from servers.models import ApiKey, KeyKind, Server
@@ -35,16 +40,11 @@ class HeartbeatView(APIView):
         With an `agent` key the server is the key's; a `shared` key registers a server that is not known yet.
         """
         now = timezone.now()
-        report = parse_heartbeat(request.data)
         key = cast(ApiKey, request.auth)
-        if key.kind == KeyKind.AGENT and key.server_id != report.server_id:
-            raise PermissionDenied("This key writes another server.")
         try:
-            receipt = ingest(report, may_register=key.kind == KeyKind.SHARED, now=now)
-        except TooOld as error:
-            raise ValidationError({"timestamp": f"The readings are {error}."}, code="too_old") from None
-        except UnknownServer:
-            raise PermissionDenied("This key may not register a server.") from None
+            receipt = ingest(_parse(request.data, key), may_register=key.kind == KeyKind.SHARED, now=now)
+        except Refused as refused:
+            raise _error(refused) from None
         return Response(
             {
                 "status": "ok",
@@ -55,6 +55,27 @@ class HeartbeatView(APIView):
                 "results_acknowledged": [],
             }
         )
+
+
+class HeartbeatBatchView(APIView):
+    permission_classes = (CanReport,)
+
+    @extend_schema(
+        operation_id="agents_heartbeats", request={"application/json": BATCH_SCHEMA}, responses=BatchAckSerializer
+    )
+    def post(self, request: Request) -> Response:
+        """Store many heartbeats, such as an agent kept while the hub was away; oldest first is best.
+
+        Each is taken or rejected alone, and `results` says what became of it. The answer is sent after all that are
+        accepted are on the hub's disk.
+        """
+        now = timezone.now()
+        key = cast(ApiKey, request.auth)
+        parsed = [_parsed(item, key) for item in heartbeats_of(request.data)]
+        reports = [report for report in parsed if isinstance(report, Report)]
+        receipts = iter(ingest_batch(reports, may_register=key.kind == KeyKind.SHARED, now=now))
+        results = [_result(next(receipts) if isinstance(each, Report) else each) for each in parsed]
+        return Response({"status": "ok", "results": results, "server_time": now})
 
 
 class SparklineView(APIView):
@@ -84,6 +105,33 @@ class SparklineView(APIView):
                 "data": points,
             }
         )
+
+
+def _parse(body: Any, key: ApiKey) -> Report:
+    report = parse_heartbeat(body)
+    if key.kind == KeyKind.AGENT and key.server_id != report.server_id:
+        raise PermissionDenied("This key writes another server.")
+    return report
+
+
+def _parsed(item: Any, key: ApiKey) -> Report | APIException:
+    try:
+        return _parse(item, key)
+    except APIException as error:
+        return error
+
+
+def _error(refused: Refused) -> APIException:
+    if isinstance(refused, TooOld):
+        return ValidationError({"timestamp": f"The readings are {refused}."}, code="too_old")
+    return PermissionDenied("This key may not register a server.")
+
+
+def _result(result: Receipt | Refused | APIException) -> dict[str, Any]:
+    if isinstance(result, Receipt):
+        return {"outcome": result.outcome}
+    error = _error(result) if isinstance(result, Refused) else result
+    return {"outcome": REJECTED, "error": ExceptionFormatter(error, cast(Any, {}), error).run()}
 
 
 def _query(request: Request, serializer_class: type[SparklineQuerySerializer]) -> dict[str, Any]:
