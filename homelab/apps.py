@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
 
 class HomelabConfig(AppConfig):
@@ -7,3 +8,7 @@ class HomelabConfig(AppConfig):
 
     def ready(self) -> None:
         from homelab import checks, schema  # noqa: F401 - Django and drf-spectacular find them by import
+
+
+class HubAdminConfig(AdminConfig):
+    default_site = "metrics.site.HubSite"

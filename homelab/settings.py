@@ -22,6 +22,9 @@ PUBLIC_URL = env("HOMELAB_PUBLIC_URL", default="").rstrip("/")
 TIME_ZONE = env("HOMELAB_TIME_ZONE", default="UTC")
 DEBUG = env.bool("HOMELAB_DEBUG", default=False)
 RETENTION_READINGS_DAYS = env.int("HOMELAB_RETENTION_READINGS_DAYS", default=400)
+RETENTION_EVENTS_DAYS = env.int("HOMELAB_RETENTION_EVENTS_DAYS", default=400)
+RETENTION_HOURS_DAYS = env.int("HOMELAB_RETENTION_HOURS_DAYS", default=0)  # 0: for ever
+RETENTION_VETH_DAYS = env.int("HOMELAB_RETENTION_VETH_DAYS", default=30)  # container links that are gone
 ALLOWED_HOSTS = env.list("HOMELAB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
 # Django
@@ -30,7 +33,7 @@ INSTALLED_APPS = [
     "homelab.apps.HomelabConfig",
     "servers.apps.ServersConfig",
     "metrics.apps.MetricsConfig",
-    "django.contrib.admin",
+    "homelab.apps.HubAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -159,6 +162,18 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v[0-9]",
+    "ENUM_NAME_OVERRIDES": {  # names for what several errors share
+        "ValidationErrorEnum": "drf_standardized_errors.openapi_serializers.ValidationErrorEnum.choices",
+        "TextErrorCodeEnum": [
+            "blank",
+            "invalid",
+            "max_length",
+            "null",
+            "null_characters_not_allowed",
+            "required",
+            "surrogate_characters_not_allowed",
+        ],  # fmt: skip
+    },
 }
 
 # Logging: to standard error, each line with its request's id; never a key, a cookie or a body.

@@ -1,0 +1,55 @@
+"""Bytes, rates and charts for templates. The unit of rates is the browser's choice, kept in a cookie."""
+
+from typing import Any
+
+from django import template
+from django.contrib.staticfiles.storage import staticfiles_storage
+from django.utils import timezone
+
+from metrics import charts
+from metrics.site import rate_unit
+
+register = template.Library()
+
+register.filter("size", charts.size_text)
+register.filter("count", charts.count_text)
+register.filter("speed", charts.speed_text)
+
+
+@register.simple_tag(takes_context=True)
+def rate(context: dict[str, Any], bytes_per_second: float | None) -> str:
+    return charts.rate_text(bytes_per_second, _unit(context))
+
+
+@register.inclusion_tag("metrics/sparkline.html")
+def sparkline(series: charts.Series | None, name: str) -> dict[str, Any]:
+    return {"spark": charts.spark(series.rx, series.tx) if series and not series.is_empty else None, "name": name}
+
+
+@register.inclusion_tag("metrics/chart.html", takes_context=True)
+def chart(context: dict[str, Any], series: charts.Series, name: str) -> dict[str, Any]:
+    """Draw a chart, and hand its figures to the script that takes over where there is one."""
+    unit, zone = _unit(context), timezone.get_current_timezone()
+    drawn = charts.chart(series, unit=unit, zone=zone)
+    return {
+        "chart": drawn,
+        "is_empty": series.is_empty,
+        "name": name,
+        "data": {
+            **series._asdict(),
+            "ticks": [(tick.rate, tick.text) for tick in drawn.ticks],
+            "labels": [(label.at, label.text) for label in drawn.labels],
+            "unit": unit,
+            "zone": timezone.get_current_timezone_name(),
+        },
+    }
+
+
+@register.inclusion_tag("metrics/chart_scripts.html")
+def chart_scripts() -> dict[str, Any]:
+    """Name the scripts of the charts, where `make` could fetch the library that they need."""
+    return {"has_library": staticfiles_storage.exists("vendor/uPlot.iife.min.js")}
+
+
+def _unit(context: dict[str, Any]) -> str:
+    return rate_unit(context["request"])

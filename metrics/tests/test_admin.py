@@ -1,0 +1,258 @@
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from metrics.admin import window
+from metrics.ingest import Report, ingest
+from metrics.models import Heartbeat, Interface
+from servers.models import Server
+
+pytestmark = pytest.mark.django_db
+
+SERVERS = reverse("admin:servers_server_changelist")
+INTERFACES = reverse("admin:metrics_interface_changelist")
+SCRIPT = "<script>alert(1)</script>"
+
+
+def reading(name, count, **facts):
+    counters = {"rx_bytes": count, "tx_bytes": count // 2, "rx_packets": count // 1000, "tx_packets": count // 2000}
+    return {"name": name, "is_up": True, **counters, **facts}
+
+
+def report(server_id="nas-01", interfaces=("eth0",), *, ago=0.0, minutes=5, skew=0.0, os_info=None, **facts):
+    """Let a server report each minute; every interface receives 60 kB a minute. Ends `ago` seconds ago."""
+    end = timezone.now() - timedelta(seconds=ago)
+    for minute in range(minutes):
+        now = end - timedelta(minutes=minutes - 1 - minute)
+        uptime = 1000.0 + 60 * minute
+        ingest(
+            Report(
+                server_id=server_id,
+                hostname=server_id,
+                timestamp=now - timedelta(seconds=skew),
+                boot_id="one",
+                uptime=uptime,
+                sent_uptime=uptime,
+                os_info=os_info,
+                network_interfaces=[reading(name, 60_000 * minute, **facts) for name in interfaces],
+            ),
+            may_register=True,
+            now=now,
+        )
+    return Server.objects.get(id=server_id)
+
+
+def page(server, **query):
+    return reverse("admin:servers_server_change", args=[server.pk], query=query)
+
+
+def interface_page(name="eth0"):
+    return reverse("admin:metrics_interface_change", args=[Interface.objects.get(name=name).pk])
+
+
+def test_a_server_is_listed_with_its_state_its_rates_and_its_links(admin_client):
+    report()
+    (row,) = admin_client.get(SERVERS).context["rows"]
+    assert (row.state, row.rx_rate, row.tx_rate, row.links) == ("online", 1000.0, 500.0, {"up": 1})
+
+
+def test_a_total_leaves_out_what_rides_on_another_interface(admin_client):
+    report(interfaces=("eth0", "wg0"))
+    Interface.objects.filter(name="wg0").update(kind="wireguard")
+    (row,) = admin_client.get(SERVERS).context["rows"]
+    assert row.rx_rate == 1000.0
+
+
+def test_what_a_silent_server_passes_now_is_unknown(admin_client):
+    report(ago=3600)
+    (row,) = admin_client.get(SERVERS).context["rows"]
+    assert (row.state, row.rx_rate, row.links) == ("offline", None, {"unknown": 1})
+
+
+def test_trouble_is_listed_first(admin_client):
+    report("a-fine")
+    report("b-silent", ago=3600)
+    report("c-late", ago=200)
+    assert [row.server.id for row in admin_client.get(SERVERS).context["rows"]] == ["b-silent", "c-late", "a-fine"]
+
+
+@pytest.mark.parametrize(("query", "found"), [({"state": "offline"}, "silent"), ({"system": "Debian"}, "fine")])
+def test_servers_are_found_by_state_and_system(admin_client, query, found):
+    report("fine", os_info={"distribution": "Debian"})
+    report("silent", ago=3600)
+    assert [row.server.id for row in admin_client.get(SERVERS, query).context["rows"]] == [found]
+
+
+def test_servers_are_searched_by_hostname(admin_client):
+    report("nas-01")
+    report("router")
+    assert [row.server.id for row in admin_client.get(SERVERS, {"q": "rout"}).context["rows"]] == ["router"]
+
+
+def test_without_a_server_the_list_says_how_to_add_one(admin_client):
+    assert "Add a machine" in admin_client.get(SERVERS).text
+
+
+def test_a_search_that_finds_nothing_says_so(admin_client):
+    report()
+    assert "No server matches" in admin_client.get(SERVERS, {"q": "nothing"}).text
+
+
+def test_the_exact_instant_stands_behind_how_long_ago(admin_client):
+    server = report(ago=12)
+    text = admin_client.get(SERVERS).text
+    assert "12 s ago" in text or "13 s ago" in text
+    assert f'title="{server.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"' in text
+
+
+def test_a_server_page_has_each_interface_and_its_day(admin_client):
+    server = report(interfaces=("eth0", "eth1"))
+    rows = admin_client.get(page(server)).context["rows"]
+    assert [row.interface.name for row in rows] == ["eth0", "eth1"]
+    assert [rate for rate in rows[0].drawn.rx if rate is not None][-1] == 1000.0
+
+
+def test_a_chart_is_of_the_chosen_interface_and_period(admin_client):
+    server = report(interfaces=("eth0", "eth1"))
+    context = admin_client.get(page(server, interface="eth1", period="1h")).context
+    assert context["chosen"] == "eth1"
+    assert {rate for rate in context["series"].rx if rate is not None} == {1000.0}
+
+
+def test_a_chart_without_an_interface_is_of_the_total(admin_client):
+    server = report(interfaces=("eth0", "eth1"))
+    context = admin_client.get(page(server, period="1h")).context
+    assert {rate for rate in context["series"].rx if rate is not None} == {2000.0}
+
+
+@pytest.mark.parametrize("query", [{"period": "9y"}, {"interface": "none"}, {"start": "x", "end": "y"}])
+def test_an_address_that_cannot_be_shows_the_usual_chart(admin_client, query):
+    response = admin_client.get(page(report(), **query))
+    assert (response.status_code, response.context["window"].period) == (200, "24h")
+
+
+def test_any_window_can_be_asked_for(rf):
+    now = timezone.now()
+    start, end = now - timedelta(hours=3), now - timedelta(hours=2)
+    seen = window(rf.get("/", {"start": start.isoformat(), "end": end.isoformat()}), now)
+    assert seen == ("", start, end)
+
+
+def test_a_window_does_not_reach_past_now(rf):
+    now = timezone.now()
+    later = now + timedelta(days=1)
+    assert window(rf.get("/", {"start": "now-1h", "end": later.isoformat()}), now).end == now
+
+
+@pytest.mark.parametrize(("skew", "shown"), [(4.0, False), (41.0, True), (-41.0, True)])
+def test_a_clock_is_mentioned_when_it_is_off(admin_client, skew, shown):
+    server = report(skew=skew)
+    assert ("Its clock" in admin_client.get(page(server)).text) == shown
+
+
+def test_a_server_page_lists_the_boots(admin_client):
+    server = report()
+    assert [boot.boot_id for boot in admin_client.get(page(server)).context["boots"]] == ["one"]
+
+
+def test_a_server_that_never_reported_says_what_to_do(admin_client):
+    server = Server.objects.create(id="new", hostname="new")
+    assert "Not heard from yet" in admin_client.get(page(server)).text
+
+
+def test_names_are_untrusted_everywhere(admin_client):
+    server = report(interfaces=(SCRIPT, '"onx=1'), master=SCRIPT)
+    Interface.objects.update(label=SCRIPT)
+    Server.objects.update(display_name=SCRIPT, os_distribution=SCRIPT)
+    for address in (SERVERS, INTERFACES, page(server), page(server, interface=SCRIPT), interface_page(SCRIPT)):
+        text = admin_client.get(address).text
+        assert SCRIPT not in text
+        assert '""onx' not in text
+
+
+def test_what_is_measured_of_a_server_cannot_be_changed(admin_client):
+    server = report()
+    admin_client.post(page(server), {"display_name": "Storage", "notes": "", "hostname": "x", "interval": "1"})
+    server.refresh_from_db()
+    assert (server.display_name, server.hostname, server.interval) == ("Storage", "nas-01", 60)
+
+
+def test_what_is_measured_of_an_interface_cannot_be_changed(admin_client):
+    report()
+    settings = {"label": "uplink", "kind": "physical", "counts_in_total": "false", "hidden": "on"}
+    admin_client.post(interface_page(), {**settings, "name": "x", "mac": "y", "speed_mbps": "1"})
+    eth0 = Interface.objects.get()
+    assert (eth0.label, eth0.kind, eth0.counts_in_total, eth0.hidden) == ("uplink", "physical", False, True)
+    assert (eth0.name, eth0.mac, eth0.speed_mbps) == ("eth0", "", None)
+
+
+@pytest.mark.parametrize("model", ["servers_server", "metrics_interface"])
+def test_nothing_measured_can_be_added(admin_client, model):
+    assert admin_client.get(reverse(f"admin:{model}_add")).status_code == 403
+
+
+def test_an_interface_cannot_be_deleted(admin_client):
+    report()
+    interface = Interface.objects.get()
+    assert admin_client.post(reverse("admin:metrics_interface_delete", args=[interface.pk])).status_code == 403
+
+
+def test_a_server_is_deleted_with_all_of_it_once_confirmed(admin_client):
+    server = report()
+    address = reverse("admin:servers_server_delete", args=[server.pk])
+    assert "all that was measured" in admin_client.get(address).text
+    admin_client.post(address, {"post": "yes"})
+    assert not Server.objects.exists()
+    assert not Heartbeat.objects.exists()
+
+
+@pytest.mark.parametrize("address", [SERVERS, INTERFACES])
+def test_lists_take_as_many_queries_for_many_servers_as_for_few(admin_client, address, django_assert_max_num_queries):
+    for number in range(5):
+        report(f"server-{number}", interfaces=("eth0", "eth1"), minutes=2)
+    with django_assert_max_num_queries(10):
+        admin_client.get(address)
+
+
+@pytest.mark.parametrize(("query", "most"), [({}, 10), ({"interface": "eth3"}, 10), ({"period": "12m"}, 12)])
+def test_a_server_page_takes_few_queries(admin_client, query, most, django_assert_max_num_queries):
+    server = report(interfaces=[f"eth{number}" for number in range(20)])
+    admin_client.get(page(server))  # content types are looked up once a process
+    with django_assert_max_num_queries(most):
+        admin_client.get(page(server, **query))
+
+
+def test_an_interface_page_takes_few_queries(admin_client, django_assert_max_num_queries):
+    report()
+    address = interface_page()
+    with django_assert_max_num_queries(10):
+        admin_client.get(address)
+
+
+def test_rates_are_shown_in_the_unit_that_this_browser_chose(admin_client):
+    report()
+    assert "1000 B/s" in admin_client.get(SERVERS).text
+    back = admin_client.post(reverse("admin:unit"), {"unit": "bits", "next": SERVERS})
+    assert back.url == SERVERS
+    assert "8 kbit/s" in admin_client.get(SERVERS).text
+
+
+def test_choosing_a_unit_leads_to_no_other_site(admin_client):
+    back = admin_client.post(reverse("admin:unit"), {"unit": "bits", "next": "https://elsewhere.example/"})
+    assert back.url == reverse("admin:index")
+
+
+def test_pages_allow_nothing_but_their_own_files(admin_client):
+    server = report()
+    response = admin_client.get(page(server))
+    assert "default-src 'self'" in response["Content-Security-Policy"]
+    assert "style=" not in response.text
+    assert "unsafe" not in response["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize("address", [SERVERS, INTERFACES])
+def test_nobody_but_staff_sees_anything(client, django_user_model, address):
+    client.force_login(django_user_model.objects.create_user("someone"))
+    assert client.get(address).status_code == 302

@@ -1,0 +1,164 @@
+// uPlot over the drawn chart: the same figures, ticks and labels, with hover and drag zoom. Without it the SVG stays.
+"use strict";
+
+const UNITS = {
+  bytes: [1, 1024, ["B/s", "KiB/s", "MiB/s", "GiB/s", "TiB/s", "PiB/s"]],
+  bits: [8, 1000, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s", "Pbit/s"]],
+};
+
+function rateText(rate, unit) {
+  if (rate === null || rate === undefined) return "–";
+  const [factor, base, names] = UNITS[unit];
+  let value = rate * factor;
+  let power = 0;
+  while (value >= base && power < names.length - 1) {
+    value /= base;
+    power += 1;
+  }
+  return `${Number(value.toPrecision(3))} ${names[power]}`;
+}
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+function faint(name, share) {
+  return `color-mix(in srgb, ${colour(name)} ${share}%, transparent)`;
+}
+
+// Every mark is a line at the start of its step.
+function drawMarks(plot, data) {
+  const { ctx, bbox } = plot;
+  ctx.save();
+  ctx.strokeStyle = colour("warn");
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([3 * devicePixelRatio, 3 * devicePixelRatio]);
+  data.marks.forEach((kinds, index) => {
+    if (!kinds.length || kinds.join() === (data.marks[index - 1] || []).join()) return;
+    const x = plot.valToPos(data.starts[index] / 1000, "x", true);
+    ctx.beginPath();
+    ctx.moveTo(x, bbox.top);
+    ctx.lineTo(x, bbox.top + bbox.height);
+    ctx.stroke();
+  });
+  ctx.restore();
+}
+
+// The figures stand in the middle of their steps; the steps' ends are the chart's.
+function columns(data) {
+  const ends = [...data.starts.slice(1), data.end];
+  const below = (values) => values.map((value) => (value === null ? null : -value));
+  const peaks = hasPeaks(data) ? [data.rx_peak, below(data.tx_peak)] : [];
+  return [data.starts.map((start, index) => (start + ends[index]) / 2000), data.rx, below(data.tx), ...peaks];
+}
+
+// A total has none: the highest of a sum is not the sum of the highest.
+function hasPeaks(data) {
+  return data.rx_peak.some((peak) => peak !== null);
+}
+
+function options(data, width, zoom) {
+  const when = new Intl.DateTimeFormat("en-GB", {
+    timeZone: data.zone, weekday: "short", day: "numeric", month: "short", hour: "2-digit", minute: "2-digit",
+  });
+  const rate = (plot, value) => rateText(value === null ? null : Math.abs(value), data.unit);
+  const series = (label, name, alpha, line) => ({
+    label, value: rate, points: { show: false }, fill: faint(name, alpha), stroke: line ? colour(name) : null,
+    width: line ? 1.5 : 0,
+  });
+  const axis = { stroke: colour("quiet"), font: "11px system-ui", ticks: { show: false } };
+  const rates = data.ticks.map(([value]) => value);
+  return {
+    width,
+    height: 272,
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
+    padding: [8, 0, 0, 0],
+    cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
+    scales: {
+      x: { range: () => [data.starts[0] / 1000, data.end / 1000] },
+      y: { range: () => [Math.min(...rates), Math.max(...rates)] },
+    },
+    axes: [
+      {
+        ...axis, size: 24, gap: 4, grid: { stroke: colour("line"), width: 1 },
+        splits: () => data.labels.map(([at]) => at / 1000),
+        values: () => data.labels.map(([, text], index) => (width < 500 && index % 2 ? "" : text)),
+      },
+      {
+        ...axis, size: 76, gap: 8, grid: { stroke: colour("line"), width: 1 },
+        splits: () => [...rates].reverse(),
+        values: () => data.ticks.map(([, text]) => text).reverse(),
+      },
+    ],
+    series: [
+      { label: "at", value: (plot, seconds) => (seconds === null ? "–" : when.format(seconds * 1000)) },
+      series("received", "rx", 28, true),
+      series("sent", "tx", 28, true),
+      ...(hasPeaks(data) ? [series("highest received", "rx", 14, false), series("highest sent", "tx", 14, false)] : []),
+    ],
+    hooks: {
+      ready: [showLast],
+      draw: [(plot) => drawMarks(plot, data)],
+      setSelect: [
+        (plot) => {
+          if (plot.select.width < 4) return;
+          const at = (pixels) => new Date(Math.round(plot.posToVal(pixels, "x")) * 1000).toISOString();
+          zoom(at(plot.select.left), at(plot.select.left + plot.select.width));
+        },
+      ],
+    },
+  };
+}
+
+// While nothing is pointed at, the legend tells the last known figures.
+function showLast(plot) {
+  const idx = plot.data[1].findLastIndex((value) => value !== null);
+  if (idx >= 0) plot.setLegend({ idx });
+}
+
+// Take over every drawn chart that has no canvas yet.
+function takeOver(root, show) {
+  if (!window.uPlot) return;
+  for (const figure of root.querySelectorAll("[data-chart]")) {
+    const data = JSON.parse(figure.querySelector("script").textContent);
+    const holder = document.createElement("div");
+    holder.className = "chart-live";
+    let plot;
+    const draw = () => {
+      plot?.destroy();
+      plot = new uPlot(options(data, holder.clientWidth, show), columns(data), holder);
+      plot.over.addEventListener("mouseleave", () => showLast(plot));
+      plot.root.addEventListener("dblclick", () => show(null, null));
+    };
+    figure.querySelector(".chart-drawing").replaceWith(holder);
+    figure.querySelector("figcaption").remove();
+    draw();
+    new ResizeObserver(() => plot.width !== holder.clientWidth && holder.clientWidth && draw()).observe(holder);
+    new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  }
+}
+
+// Fetch a page and take its chart from it: the server draws every window, and the address says which.
+async function showAddress(address) {
+  const answer = await fetch(address);
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("chart");
+  if (!answer.ok || !fresh) return location.assign(address);
+  document.getElementById("chart").replaceWith(fresh);
+  takeOver(fresh, zoomTo);
+}
+
+function zoomTo(start, end) {
+  const address = new URL(location);
+  address.searchParams.delete("start");
+  address.searchParams.delete("end");
+  if (start) {
+    address.searchParams.set("start", start);
+    address.searchParams.set("end", end);
+  }
+  history.pushState(null, "", address);
+  showAddress(address);
+}
+
+addEventListener("popstate", () => showAddress(new URL(location)));
+takeOver(document, zoomTo);
