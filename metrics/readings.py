@@ -131,16 +131,10 @@ def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: Quer
 def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
     """Return the last reading before `start` of the interfaces that have none up to it yet."""
     missing = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][0] > start}
-    lasts: dict[int, Columns] = {}
-    earlier = Chunk.objects.filter(start__lt=day_of(start), count__gt=0).defer("readings", "hours").order_by("-start")
-    for chunk in earlier.filter(interface__in=missing, start__gte=day_of(start) - timedelta(days=14)):
-        if chunk.interface_id not in lasts:
-            lasts[chunk.interface_id] = _last(chunk, names)
-    for interface in missing - lasts.keys():
-        nearest = earlier.filter(interface=interface).first()
-        if nearest is not None:
-            lasts[interface] = _last(nearest, names)
-    return lasts
+    earlier = Chunk.objects.filter(interface__in=missing, start__lt=day_of(start), last_at__lte=from_ms(start))
+    newest = dict(earlier.order_by().values_list("interface_id").annotate(Max("start")))
+    lasts = Chunk.objects.filter(interface__in=newest, start__in=set(newest.values())).defer("readings", "hours")
+    return {chunk.interface_id: _last(chunk, names) for chunk in lasts if chunk.start == newest[chunk.interface_id]}
 
 
 def _after(found: dict[int, Columns], end: int, names: Sequence[str]) -> dict[int, Columns]:
