@@ -155,7 +155,7 @@ class Chain(NamedTuple):
     counters: Columns
     total: dict[str, list[int]]
     peaks: dict[str, list[int]]
-    known: dict[str, list[int] | None]
+    known: dict[str, Sequence[int] | None]
     marks: dict[int, int]
 
 
@@ -312,7 +312,7 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
             ]
             for peak, name in zip(PEAKS, REQUIRED, strict=False)
         },
-        known={name: _known(readings[name], elapsed) for name in wanted if min(readings[name]) == UNKNOWN},
+        known={name: _known(readings[name], at, elapsed) for name in wanted if name not in REQUIRED},
         marks=marks,
     )
 
@@ -353,7 +353,9 @@ def _irregular(readings: Columns, elapsed: list[int], increases: dict[str, list[
     return sorted(found)
 
 
-def _known(values: Sequence[int], elapsed: list[int]) -> list[int] | None:
+def _known(values: Sequence[int], at: Sequence[int], elapsed: list[int]) -> Sequence[int] | None:
+    if min(values) != UNKNOWN:
+        return at
     if max(values) == UNKNOWN:
         return None
     steps = zip(values, values[1:], elapsed, strict=False)

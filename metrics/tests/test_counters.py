@@ -269,6 +269,11 @@ def test_a_counter_reported_later_is_known_only_from_then():
     assert measured(readings, 0, 60, 120).sums["rx_errors"] == [UNKNOWN, 2]
 
 
+def test_a_counter_is_unknown_where_there_are_no_readings():
+    readings = [reading(0, 0, rx_errors=3), reading(60, 0, rx_errors=5)]
+    assert measured(readings, -60, 0, 60, 120).sums["rx_errors"] == [UNKNOWN, 2, UNKNOWN]
+
+
 def test_order_is_by_time_and_each_instant_of_a_boot_is_once():
     late, early = reading(60, 2), reading(0, 1)
     assert order([late, early, late]) == [early, late]
