@@ -42,7 +42,8 @@ def fill(spool: homelab_agent.Spool, server_id: str, number: int) -> None:
 def main(number: int) -> None:
     with tempfile.TemporaryDirectory() as directory, HonestHub() as hub:
         environ = {"HOMELAB_URL": hub.url, "HOMELAB_KEY": KEY, "HOMELAB_SERVER_ID": "drain", **os.environ}
-        environ["HOMELAB_STATE_DIR"] = directory
+        # One day more than the spool takes by default: the runs that drain it add heartbeats of their own.
+        environ.update(HOMELAB_STATE_DIR=directory, HOMELAB_SPOOL_DAYS="31")
         spool = homelab_agent.Spool(directory, number)
         spool.prepare()
         started = time.monotonic()
@@ -61,7 +62,7 @@ def main(number: int) -> None:
             print(f" in {time.monotonic() - began:.1f} s")
             if spool.waiting():
                 time.sleep(max(0.0, 60 - (time.monotonic() - began)))
-        print(f"drained in {time.monotonic() - started:.0f} s, {runs} runs")
+        print(f"drained in {time.monotonic() - started:.0f} s, {runs} runs; {spool.stats(0)}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -110,12 +110,16 @@ def test_an_interface_made_again_under_its_name_has_another_ifindex_and_counts_f
 
 
 def test_two_hundred_veths_come_and_go(namespace):
-    for number in range(100):
-        ip("-n", NAMESPACE, "link", "add", f"p{number}", "type", "veth", "peer", "name", f"q{number}")
+    pairs = [(f"p{number}", f"q{number}") for number in range(100)]
+    ip_batch(f"link add {one} type veth peer name {other}" for one, other in pairs)
     assert len(dry_run()) == 205
-    for number in range(100):
-        ip("-n", NAMESPACE, "link", "delete", f"p{number}")
+    ip_batch(f"link delete {one}" for one, _ in pairs)
     assert len(dry_run()) == 5
+
+
+def ip_batch(commands: Iterable[str]) -> None:
+    command = ["ip", "-n", NAMESPACE, "-batch", "-"]
+    subprocess.run(command, input="\n".join(commands), text=True, check=True, capture_output=True)
 
 
 TUN = """
