@@ -12,6 +12,8 @@ from django.conf import settings
 from django.db import IntegrityError, models, transaction
 from django.db.models import Q
 
+from metrics import events
+from metrics.changes import Seen
 from metrics.codec import CodecError
 from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
@@ -269,10 +271,11 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
         arrival.readings = _readings(arrival)
     Heartbeat.objects.bulk_create([_heartbeat(arrival, now) for arrival in fresh])
     fresh.sort(key=attrgetter("collected_at"))
-    _note_interfaces(snapshot, fresh)
+    best_speeds = _note_interfaces(snapshot, fresh)
     newer = [arrival for arrival in fresh if arrival.is_newer]
     changes = {}
     if newer:
+        events.record(snapshot.server_id, _reports(snapshot, newer), best_speeds)
         _note_server(snapshot.server, newer)
         changes = _latest(snapshot, newer, now)
     Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, **changes)
@@ -313,8 +316,11 @@ def _heartbeat(arrival: _Arrival, now: datetime) -> Heartbeat:
     )
 
 
-def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> None:
-    """Make a row for each interface that is new, and keep what is said of the others; on change only."""
+def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> dict[str, int | None]:
+    """Make a row for each interface that is new, and keep what is said of the others; on change only.
+
+    Return the best speed ever seen before, of those.
+    """
     latest = {interface["name"]: _facts(interface) for interface in snapshot.network_interfaces}
     noted: dict[str, Interface] = {}
     changed: set[str] = set()
@@ -336,11 +342,10 @@ def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> None:
                 changed.add(name)
         if arrival.is_newer:
             latest = facts
-    if noted:
-        _save_interfaces(snapshot.server_id, noted, changed)
+    return _save_interfaces(snapshot.server_id, noted, changed) if noted else {}
 
 
-def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[str]) -> None:
+def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[str]) -> dict[str, int | None]:
     known = {row.name: row for row in Interface.objects.filter(server=server_id, name__in=noted)}
     Interface.objects.bulk_create([row for name, row in noted.items() if name not in known])
     for name in known.keys() & changed:
@@ -348,6 +353,7 @@ def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[s
         row.pk = known[name].pk
         row.best_speed_mbps = _best(known[name].best_speed_mbps, row.best_speed_mbps)
         row.save(force_update=True, update_fields=(*FACTS, "best_speed_mbps", "last_seen_at"))
+    return {name: known[name].best_speed_mbps if name in known else None for name in noted}
 
 
 def _best(*speeds: int | None) -> int | None:
@@ -411,6 +417,40 @@ def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
         interface["name"]: _reading(interface, at, boot, started, interval_ms)
         for interface in snapshot.network_interfaces
     }
+
+
+def _reports(snapshot: Snapshot, newer: list[_Arrival]) -> list[Seen]:
+    """Return what was reported, the snapshot first if there is any, for comparing each with the next."""
+    seen = [
+        _seen(each.collected_at, each.boot, each.report.uptime, each.report.network_interfaces, each.readings)
+        for each in newer
+    ]
+    if snapshot.collected_at is None:
+        return seen
+    latest = snapshot.network_interfaces if snapshot.interfaces_at else None
+    return [
+        _seen(snapshot.collected_at, snapshot.boot, snapshot.uptime_seconds, latest, _readings_of(snapshot)),
+        *seen,
+    ]
+
+
+def _seen(
+    at: datetime,
+    boot: Boot | None,
+    uptime: float | None,
+    interfaces: list[dict[str, Any]] | None,
+    readings: dict[str, Reading],
+) -> Seen:
+    return Seen(
+        to_ms(at),
+        boot=boot.pk if boot else NO_BOOT,
+        boot_id=boot.boot_id if boot else "",
+        started=to_ms(boot.started_at) if boot else 0,
+        is_live=boot.spoke_live if boot else False,
+        uptime=uptime,
+        interfaces={interface["name"]: interface for interface in interfaces} if interfaces is not None else None,
+        readings=readings,
+    )
 
 
 def _skew(report: Report, now: datetime) -> float | None:

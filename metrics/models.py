@@ -9,6 +9,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from metrics import codec
+from metrics.changes import ChangeKind
 from metrics.counters import COLUMNS, COUNTERS, NO_BOOT, PEAKS, TOTALS, Buckets, Reading, empty_buckets
 from servers.models import Server
 
@@ -254,3 +255,36 @@ class Chunk(models.Model):
         except codec.CodecError as error:
             raise codec.CodecError(f"The chunk of interface {self.interface_id} from {self.start}: {error}") from error
         return {name: column for name, column in zip(names, columns, strict=True) if column is not None}
+
+
+EVENTS_PER_MILLISECOND = 2048  # more than the changes that one heartbeat of 256 interfaces can hold
+
+
+class Event(models.Model):
+    """What was different in one heartbeat from the one before: a link that went down, a reboot, a new interface."""
+
+    pk = models.CompositePrimaryKey("server_id", "number")
+    server = models.ForeignKey(Server, models.CASCADE, related_name="events", db_index=False)
+    number = models.BigIntegerField(help_text="Its millisecond since 1970 times 2048, and its place in there.")
+    at = models.DateTimeField()
+    interface = models.CharField(max_length=64, blank=True, help_text="Empty where it is the server's.")
+    kind = models.CharField(max_length=20, choices=[(kind.value, kind.value.replace("_", " ")) for kind in ChangeKind])
+    before = models.CharField(max_length=64, blank=True)
+    after = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["number", "server"], name="events_in_order")]
+        ordering = ["-number", "-server_id"]
+
+    def __str__(self) -> str:
+        return f"{self.server_id} {self.interface} {self.kind} at {self.at:%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def id(self) -> str:
+        """Its name among the events of all servers."""
+        return f"{self.number}-{self.server_id}"
+
+    @staticmethod
+    def first_number(instant: datetime) -> int:
+        """Return the smallest number of an event at `instant`."""
+        return to_ms(instant) * EVENTS_PER_MILLISECOND

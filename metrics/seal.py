@@ -12,7 +12,19 @@ from django.db import transaction
 from django.db.models import Exists, OuterRef
 
 from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
-from metrics.models import DAY_MS, HOUR_MS, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.models import (
+    DAY_MS,
+    HOUR_MS,
+    Chunk,
+    Event,
+    Heartbeat,
+    Interface,
+    day_of,
+    day_start,
+    from_ms,
+    to_ms,
+    week_of,
+)
 from metrics.readings import Columns, sealed_readings
 from servers.models import Server, Snapshot
 
@@ -48,9 +60,9 @@ def merge(*, now: datetime) -> int:
 
 
 def prune(*, now: datetime) -> int:
-    """Drop what is past its retention: readings, of which the hours stay, hours, and container links that are gone.
+    """Drop what is past its retention: readings, of which the hours stay, hours, events, container links that are gone.
 
-    Return how many chunks and interfaces lost something.
+    Return how many chunks, interfaces and events that were.
     """
     pruned = 0
     over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
@@ -63,6 +75,9 @@ def prune(*, now: datetime) -> int:
     gone = Interface.objects.gone_veths(before=now - timedelta(days=settings.RETENTION_VETH_DAYS))
     while batch := list(gone.values_list("pk", flat=True)[:BATCH]):
         pruned += Interface.objects.filter(pk__in=batch).delete()[0]
+    events = Event.objects.filter(number__lt=Event.first_number(now - timedelta(days=settings.RETENTION_EVENTS_DAYS)))
+    while batch := list(events.order_by("number").values_list("pk", flat=True)[:BATCH]):
+        pruned += Event.objects.filter(pk__in=batch).delete()[0]
     return pruned
 
 
