@@ -1,8 +1,23 @@
-"""What the OpenAPI schema says of our keys."""
+"""What the OpenAPI schema says of our keys, and of the one shape of every error."""
 
 from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.openapi import AutoSchema
+from rest_framework import serializers
+
+from metrics.serializers import RefusalSerializer
+
+
+class ErrorResponseSerializer(RefusalSerializer):
+    request_id = serializers.CharField(help_text="Also in the hub's log.")
+
+
+class ApiSchema(AutoSchema):
+    def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
+        errors = self._get_response_for_code(ErrorResponseSerializer, "default")
+        errors["description"] = "Whatever is not 2xx."
+        return {**super()._get_response_bodies(direction), "default": errors}
 
 
 class KeyScheme(OpenApiAuthenticationExtension):

@@ -141,7 +141,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["homelab.parsers.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_CONTENT_NEGOTIATION_CLASS": "homelab.parsers.JSONNegotiation",
-    "DEFAULT_SCHEMA_CLASS": "drf_standardized_errors.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "homelab.schema.ApiSchema",
     "EXCEPTION_HANDLER": "drf_standardized_errors.handler.exception_handler",
     "COERCE_DECIMAL_TO_STRING": False,
 }
@@ -149,7 +149,6 @@ REST_FRAMEWORK = {
 DRF_STANDARDIZED_ERRORS = {
     "EXCEPTION_HANDLER_CLASS": "homelab.errors.ErrorHandler",
     "EXCEPTION_FORMATTER_CLASS": "homelab.errors.ErrorFormatter",
-    "ALLOWED_ERROR_STATUS_CODES": ["400", "401", "403", "404"],
 }
 
 SPECTACULAR_SETTINGS = {
@@ -162,18 +161,6 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": "/api/v[0-9]",
-    "ENUM_NAME_OVERRIDES": {  # names for what several errors share
-        "ValidationErrorEnum": "drf_standardized_errors.openapi_serializers.ValidationErrorEnum.choices",
-        "TextErrorCodeEnum": [
-            "blank",
-            "invalid",
-            "max_length",
-            "null",
-            "null_characters_not_allowed",
-            "required",
-            "surrogate_characters_not_allowed",
-        ],  # fmt: skip
-    },
 }
 
 # Logging: to standard error, each line with its request's id; never a key, a cookie or a body.

@@ -295,11 +295,11 @@ class AckSerializer(serializers.Serializer[Any]):
 class ErrorSerializer(serializers.Serializer[Any]):
     code = serializers.CharField()
     detail = serializers.CharField()
-    attr = serializers.CharField(allow_null=True, help_text="The field that is wrong.")
+    attr = serializers.CharField(allow_null=True, help_text="The field that is wrong, as a path of dots.")
 
 
 class RefusalSerializer(serializers.Serializer[Any]):
-    type = serializers.CharField(help_text="validation_error or client_error")
+    type = serializers.CharField(help_text="validation_error, client_error or server_error")
 
     def get_fields(self) -> dict[str, Any]:
         # `errors` is an attribute of every serializer, so the field is declared here.

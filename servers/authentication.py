@@ -18,12 +18,17 @@ class KeyAuthentication(BaseAuthentication):
         now = timezone.now()
         key = ApiKey.objects.verify(text, now=now)
         if key is None:
-            raise AuthenticationFailed("No valid key. Send it as `Authorization: Bearer <key>`.", code="no_valid_key")
+            raise no_valid_key()
         key.note_use(now=now)
         return AnonymousUser(), key
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+def no_valid_key() -> AuthenticationFailed:
+    """Return the one 401: no, wrong, expired, revoked and spent keys look the same."""
+    return AuthenticationFailed("No valid key. Send it as `Authorization: Bearer <key>`.", code="no_valid_key")
 
 
 def _key_text(request: Request) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.validators import RegexValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 SERVER_ID = r"^[a-z0-9-]{1,100}\Z"
@@ -134,15 +134,33 @@ class KeyKind(models.TextChoices):
     READ = "read", "read: reads everything"
 
 
-class ApiKeyManager(models.Manager["ApiKey"]):
+class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
+    def live(self, *, now: datetime) -> "ApiKeyQuerySet":
+        is_over = Q(expires_at__lte=now) | Q(uses_left=0)
+        return self.filter(revoked_at=None).exclude(is_over)
+
+
+class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: ignore[misc]
     def make(
-        self, kind: str, *, server: Server | None = None, label: str = "", expires_at: datetime | None = None
+        self,
+        kind: str,
+        *,
+        server: Server | None = None,
+        label: str = "",
+        expires_at: datetime | None = None,
+        uses_left: int | None = None,
     ) -> tuple["ApiKey", str]:
         """Create a key and return it with its secret text, which is shown once and cannot be read again."""
         prefix = secrets.token_hex(5)
         text = f"{prefix}.{secrets.token_urlsafe(32)}"
         key = self.create(
-            prefix=prefix, kind=kind, server=server, label=label, expires_at=expires_at, digest=_digest(text)
+            prefix=prefix,
+            kind=kind,
+            server=server,
+            label=label,
+            expires_at=expires_at,
+            uses_left=uses_left,
+            digest=_digest(text),
         )
         return key, text
 
@@ -168,6 +186,9 @@ class ApiKey(models.Model):
     label = models.CharField(max_length=100, blank=True)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
+    uses_left = models.PositiveIntegerField(
+        null=True, blank=True, help_text="How many more machines an enrolment key may add; unknown: any number."
+    )
     last_used_at = models.DateTimeField(null=True, editable=False)
     revoked_at = models.DateTimeField(null=True, editable=False)
 
@@ -190,11 +211,18 @@ class ApiKey(models.Model):
         return f"{self.prefix} ({self.kind})"
 
     def is_live(self, *, now: datetime) -> bool:
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at) and self.uses_left != 0
 
     def revoke(self, *, now: datetime) -> None:
         """End the key at once and for good. Revoking it again changes nothing."""
         type(self).objects.filter(pk=self.pk, revoked_at=None).update(revoked_at=now)
+
+    def spend_use(self) -> bool:
+        """Take one of the uses that are left. Return False when another request took the last."""
+        if self.uses_left is None:
+            return True
+        left = type(self).objects.filter(pk=self.pk, revoked_at=None, uses_left__gt=0)
+        return bool(left.update(uses_left=F("uses_left") - 1))
 
     def note_use(self, *, now: datetime) -> None:
         """Remember that the key was used; written rarely, since every heartbeat uses one."""

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from rest_framework.exceptions import NotAuthenticated
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
+from servers.authentication import no_valid_key
 from servers.models import ApiKey, KeyKind
 
 
@@ -22,7 +22,7 @@ class _KeyPermission(BasePermission):
             return True
         if request.user and request.user.is_authenticated:
             return False
-        raise NotAuthenticated("No valid key. Send it as `Authorization: Bearer <key>`.", code="no_valid_key")
+        raise no_valid_key()
 
 
 class CanRead(_KeyPermission):
@@ -36,3 +36,9 @@ class CanReport(_KeyPermission):
     """An agent's own key, or a shared one."""
 
     kinds = frozenset({KeyKind.AGENT, KeyKind.SHARED})
+
+
+class CanEnrol(_KeyPermission):
+    """An enrolment key."""
+
+    kinds = frozenset({KeyKind.ENROLMENT})

@@ -2,11 +2,22 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from servers.models import Server, State
+from servers.models import SERVER_ID, Server, State
+
+
+def _printable(text: str) -> None:
+    if not text.isprintable():
+        raise serializers.ValidationError("May not contain control characters.")
+
+
+def _version_4(guid: UUID) -> None:
+    if guid.version != 4:
+        raise serializers.ValidationError("A UUID of version 4 is required.")
 
 
 class OsInfoSerializer(serializers.Serializer[Any]):
@@ -81,6 +92,22 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
     @extend_schema_field(NetworkInterfaceSerializer(many=True))
     def get_network_interfaces(self, server: Server) -> Any:
         return NetworkInterfaceSerializer(_latest(server, "network_interfaces") or [], many=True).data
+
+
+class EnrolmentSerializer(serializers.Serializer[Any]):
+    server_id = serializers.RegexField(SERVER_ID, trim_whitespace=False)
+    hostname = serializers.CharField(max_length=255, validators=[_printable])
+    server_guid = serializers.UUIDField(
+        required=False,
+        allow_null=True,
+        validators=[_version_4],
+        help_text="The machine's own: it is known by it when it enrols again.",
+    )
+
+
+class EnrolledSerializer(serializers.Serializer[Any]):
+    server_id = serializers.CharField()
+    key = serializers.CharField(help_text="The agent's own key. It is shown only now.")
 
 
 class ServerListSerializer(serializers.Serializer[Any]):

@@ -1,12 +1,58 @@
+from typing import cast
+
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
+from rest_framework import status
+from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from servers.models import Server
-from servers.serializers import ServerListSerializer, ServerSerializer
+from servers.authentication import no_valid_key
+from servers.enrolment import KeySpent, ServerTaken, enrol
+from servers.models import ApiKey, Server
+from servers.permissions import CanEnrol
+from servers.serializers import EnrolledSerializer, EnrolmentSerializer, ServerListSerializer, ServerSerializer
+
+
+class Taken(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "server_exists"
+    default_detail = "This server has a live key. Revoke it, choose another id, or enrol with the server's guid."
+
+
+class EnrolView(APIView):
+    permission_classes = (CanEnrol,)
+
+    @extend_schema(
+        operation_id="agents_enrol",
+        request=EnrolmentSerializer,
+        responses={201: EnrolledSerializer, 409: OpenApiResponse(description=Taken.default_detail)},
+    )
+    def post(self, request: Request) -> Response:
+        """Give a machine a key of its own, and make its server when it is not known yet.
+
+        A server that has a live key is given another only to the machine that names its guid; otherwise 409. Older
+        keys stay until they are revoked.
+        """
+        body = EnrolmentSerializer(data=request.data)
+        body.is_valid(raise_exception=True)
+        machine = body.validated_data
+        try:
+            text = enrol(
+                cast(ApiKey, request.auth),
+                machine["server_id"],
+                machine["hostname"],
+                guid=machine.get("server_guid"),
+                now=timezone.now(),
+            )
+        except KeySpent:
+            raise no_valid_key() from None
+        except ServerTaken:
+            raise Taken from None
+        answer = {"server_id": machine["server_id"], "key": text}
+        return Response(answer, status=status.HTTP_201_CREATED, headers={"Cache-Control": "no-store"})
 
 
 class ServerListView(APIView):

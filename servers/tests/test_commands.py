@@ -1,3 +1,4 @@
+from datetime import timedelta
 from io import StringIO
 
 import pytest
@@ -59,3 +60,31 @@ def test_revokekey_takes_a_whole_key_too_and_does_not_print_it(db: None):
 def test_revokekey_says_when_there_is_no_such_key(db: None):
     with pytest.raises(CommandError, match="No key"):
         call_command("revokekey", "0123456789")
+
+
+@pytest.mark.parametrize(
+    ("options", "uses", "hours"),
+    [({}, 1, 24), ({"expires_in": "1h", "uses": 5}, 5, 1), ({"expires_in": "90m"}, 1, 1.5), ({"uses": 0}, None, 24)],
+)
+def test_createkey_limits_an_enrolment_key(db: None, options: dict[str, str], uses: int | None, hours: float):
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    call_command("createkey", "--kind=enrolment", *arguments, stdout=StringIO())
+    key = ApiKey.objects.get()
+    assert key.uses_left == uses
+    assert abs(key.expires_at - timezone.now() - timedelta(hours=hours)) < timedelta(minutes=1)
+
+
+def test_createkey_makes_the_other_kinds_without_an_end(db: None):
+    createkey(kind="read")
+    assert (ApiKey.objects.get().expires_at, ApiKey.objects.get().uses_left) == (None, None)
+
+
+@pytest.mark.parametrize("time", ["0h", "1", "h", "1y", "-1h", "1.5h"])
+def test_createkey_refuses_what_is_no_time(db: None, time: str):
+    with pytest.raises(CommandError, match="30m, 1h or 7d"):
+        call_command("createkey", "--kind=enrolment", f"--expires-in={time}")
+
+
+def test_createkey_counts_only_enrolment_keys(db: None):
+    with pytest.raises(CommandError, match="--uses"):
+        call_command("createkey", "--kind=read", "--uses=1")
