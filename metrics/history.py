@@ -168,14 +168,20 @@ def series_by(
     counters: Sequence[str] = REQUIRED,
 ) -> dict[Key, Series]:
     """Return the series of each group of interfaces, as `series` does of one, all of them read at once."""
-    interfaces = list({interface.pk: interface for group in groups.values() for interface in group}.values())
     if step.seconds or step.months:
-        instants = [to_ms(instant) for instant in edges(start, end, step, zone)]
-    else:
-        instants = _raw_edges(interfaces, to_ms(start), to_ms(end))
-    measured = increases(interfaces, instants, counters)
+        return series_between(groups, edges(start, end, step, zone), counters=counters)
+    instants = [from_ms(instant) for instant in _raw_edges(_all_of(groups), to_ms(start), to_ms(end))]
+    return series_between(groups, instants, counters=counters)
+
+
+def series_between(
+    groups: Mapping[Key, Sequence[Interface]], instants: Sequence[datetime], *, counters: Sequence[str] = REQUIRED
+) -> dict[Key, Series]:
+    """Return the series of each group in the buckets between any consecutive instants, all of them read at once."""
+    edges_ms = [to_ms(instant) for instant in instants]
+    measured = increases(_all_of(groups), edges_ms, counters)
     return {
-        key: _series(_sum_of([measured[interface.pk] for interface in group], len(instants) - 1, counters), instants)
+        key: _series(_sum_of([measured[interface.pk] for interface in group], len(edges_ms) - 1, counters), edges_ms)
         for key, group in groups.items()
     }
 
@@ -318,6 +324,10 @@ def _passed(buckets: Buckets, first: int, older: Sequence[tuple[int, int]]) -> P
         return Passed(None, None)
     rx, tx = (sum(buckets.sums[name][first:]) for name in BYTES)
     return Passed(rx + sum(rx for rx, _ in older), tx + sum(tx for _, tx in older))
+
+
+def _all_of(groups: Mapping[Key, Sequence[Interface]]) -> list[Interface]:
+    return list({interface.pk: interface for group in groups.values() for interface in group}.values())
 
 
 def _raw_edges(interfaces: Sequence[Interface], start: int, end: int) -> list[int]:
