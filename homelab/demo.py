@@ -13,7 +13,7 @@ from tqdm import tqdm
 from metrics import seal
 from metrics.counters import COLUMNS, COUNTERS
 from metrics.ingest import Report, ingest
-from metrics.models import DAY_MS, Interface, Kind, day_of, day_start, from_ms, to_ms
+from metrics.models import DAY_MS, HOUR_MS, Interface, Kind, day_of, day_start, from_ms, to_ms
 from servers.models import Boot, Server, Snapshot
 
 NAMES = (
@@ -68,7 +68,7 @@ def build(*, servers: int, interfaces: int, days: int, now: datetime, out: TextI
     total = 0
     with tqdm(total=len(fleet) * days, unit="day", desc="Writing history", file=out, disable=out is None) as progress:
         for name in fleet:
-            total += _build_server(name, interfaces, days, now, progress)
+            total += build_server(name, interfaces=interfaces, days=days, now=now, progress=progress)
     seal.merge(now=now)
     return total
 
@@ -77,7 +77,10 @@ def _name(index: int) -> str:
     return NAMES[index] if index < len(NAMES) else f"server-{index + 1}"
 
 
-def _build_server(name: str, interfaces: int, days: int, now: datetime, progress: Any) -> int:
+def build_server(
+    name: str, *, interfaces: int, days: int, now: datetime, progress: Any = None, in_log: bool = False
+) -> int:
+    """Write one server as `build` does; `in_log`: as heartbeats that still wait to be sealed."""
     chance = random.Random(name)  # noqa: S311 - traffic, not secrets
     server = Server.objects.create(
         id=name, hostname=name, os_distribution="Debian GNU/Linux", os_version="12", os_architecture="x86_64"
@@ -100,7 +103,7 @@ def _build_server(name: str, interfaces: int, days: int, now: datetime, progress
     ]  # fmt: skip
     outage = reboot + chance.randrange(-DAY_MS, DAY_MS), chance.randrange(20, 200) * MINUTE_MS
     written = 0
-    last_hour = to_ms(now) // 3_600_000 * 3_600_000
+    last_hour = to_ms(started) if in_log else to_ms(now) // HOUR_MS * HOUR_MS
     for day, instants in _days(to_ms(started), last_hour, outage, chance):
         boot = [boots[instant >= reboot] for instant in instants]
         with transaction.atomic():
@@ -108,7 +111,8 @@ def _build_server(name: str, interfaces: int, days: int, now: datetime, progress
                 row.refresh_from_db(fields=["sealed_until", "last_seen_at"])
                 seal.add(row, line.readings(instants, boot), day)
                 written += len(instants)
-        progress.update()
+        if progress is not None:
+            progress.update()
     written += _report_last_hour(server, boots[-1], lines, last_hour, now)
     return written
 

@@ -46,7 +46,7 @@ def set_up(out: TextIO) -> None:
     _make_first_admin(out)
 
 
-def run(bind: str, *, with_agent: bool, out: TextIO) -> None:
+def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> None:
     """Serve until SIGINT or SIGTERM. Raises AddressInUse."""
     host, _, port = bind.rpartition(":")
     # waitress reads requests in one thread before it hands them on, so that clients which drip their
@@ -67,7 +67,7 @@ def run(bind: str, *, with_agent: bool, out: TextIO) -> None:
             f"Cannot listen on {bind}: {error.strerror}. Choose another with --bind HOST:PORT."
         ) from error
     stop = threading.Event()
-    jobs = [_every(EVERY_SECONDS, _tick, stop)]
+    jobs = [_every(EVERY_SECONDS, _tick, stop)] if with_tick else []
     if with_agent:
         jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
     out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
