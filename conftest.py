@@ -28,6 +28,12 @@ def plain_static_files(settings: Any) -> None:
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
 
 
+@pytest.fixture(autouse=True)
+def unthrottled(settings: Any) -> None:
+    """Tests ask as often as they like; those of the throttle switch it on."""
+    settings.THROTTLE = False
+
+
 @pytest.fixture(scope="session")
 def interface() -> Callable[..., Body]:
     """Build an interface as an agent sends it; `...` leaves a field out."""

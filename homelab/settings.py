@@ -25,6 +25,7 @@ RETENTION_READINGS_DAYS = env.int("HOMELAB_RETENTION_READINGS_DAYS", default=400
 RETENTION_EVENTS_DAYS = env.int("HOMELAB_RETENTION_EVENTS_DAYS", default=400)
 RETENTION_HOURS_DAYS = env.int("HOMELAB_RETENTION_HOURS_DAYS", default=0)  # 0: for ever
 RETENTION_VETH_DAYS = env.int("HOMELAB_RETENTION_VETH_DAYS", default=30)  # container links that are gone
+THROTTLE = env.bool("HOMELAB_THROTTLE", default=True)  # off only to measure how much the hub can take
 ALLOWED_HOSTS = env.list("HOMELAB_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 
 # Django
@@ -118,7 +119,7 @@ SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = BEHIND_TLS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if BEHIND_TLS else None
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = BEHIND_TLS
-SECURE_REDIRECT_EXEMPT = [r"^api/"]  # an agent must never be redirected with its key
+SECURE_REDIRECT_EXEMPT = [r"^api/", r"^metrics/?$"]  # a key must never be sent on by a redirect
 CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
 SESSION_COOKIE_AGE = 60 * 60 * 24 * 30
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1_048_576

@@ -26,10 +26,12 @@ from metrics.serializers import (
 )
 from servers.models import ApiKey, KeyKind, Server
 from servers.permissions import CanReport
+from servers.throttling import ReportThrottle
 
 
 class HeartbeatView(APIView):
     permission_classes = (CanReport,)
+    throttle_classes = (ReportThrottle,)
 
     @extend_schema(
         operation_id="agents_heartbeat", request={"application/json": HEARTBEAT_SCHEMA}, responses=AckSerializer
@@ -59,6 +61,7 @@ class HeartbeatView(APIView):
 
 class HeartbeatBatchView(APIView):
     permission_classes = (CanReport,)
+    throttle_classes = (ReportThrottle,)
 
     @extend_schema(
         operation_id="agents_heartbeats", request={"application/json": BATCH_SCHEMA}, responses=BatchAckSerializer

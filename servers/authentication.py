@@ -1,11 +1,14 @@
 """Keys in the Authorization or X-API-Key header. Every failure gives the same 401."""
 
+import time
+
 from django.contrib.auth.models import AnonymousUser
 from django.utils import timezone
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import AuthenticationFailed
+from rest_framework.exceptions import APIException, AuthenticationFailed, Throttled
 from rest_framework.request import Request
 
+from servers import throttling
 from servers.models import ApiKey
 
 
@@ -18,16 +21,20 @@ class KeyAuthentication(BaseAuthentication):
         now = timezone.now()
         key = ApiKey.objects.verify(text, now=now)
         if key is None:
-            raise no_valid_key()
-        key.note_use(now=now)
+            raise refusal(request)
+        if throttling.uses.take(key.pk, now=time.monotonic()) == 0:
+            key.note_use(now=now)
         return AnonymousUser(), key
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
-def no_valid_key() -> AuthenticationFailed:
-    """Return the one 401: no, wrong, expired, revoked and spent keys look the same."""
+def refusal(request: Request) -> APIException:
+    """Return the one 401: no, wrong, expired, revoked and spent keys look the same. An address that guesses: 429."""
+    wait = throttling.failed(request)
+    if wait:
+        return Throttled(wait)
     return AuthenticationFailed("No valid key. Send it as `Authorization: Bearer <key>`.", code="no_valid_key")
 
 

@@ -4,11 +4,12 @@ import hashlib
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.validators import RegexValidator
-from django.db import models
+from django.db import OperationalError, models
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -225,9 +226,13 @@ class ApiKey(models.Model):
         return bool(left.update(uses_left=F("uses_left") - 1))
 
     def note_use(self, *, now: datetime) -> None:
-        """Remember that the key was used; written rarely, since every heartbeat uses one."""
+        """Remember that the key was used; written rarely, since every heartbeat uses one.
+
+        Where it cannot be written, what the key is used for still goes on: reading needs no space on the disk.
+        """
         if self.last_used_at is None or now - self.last_used_at > self.LAST_USED_PRECISION:
-            type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+            with suppress(OperationalError):
+                type(self).objects.filter(pk=self.pk).update(last_used_at=now)
 
 
 def _digest(text: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from servers.authentication import no_valid_key
+from servers.authentication import refusal
 from servers.models import ApiKey, KeyKind
 
 
@@ -22,7 +22,7 @@ class _KeyPermission(BasePermission):
             return True
         if request.user and request.user.is_authenticated:
             return False
-        raise no_valid_key()
+        raise refusal(request)
 
 
 class CanRead(_KeyPermission):

@@ -9,11 +9,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from servers.authentication import no_valid_key
+from servers.authentication import refusal
 from servers.enrolment import KeySpent, ServerTaken, enrol
 from servers.models import ApiKey, Server
 from servers.permissions import CanEnrol
 from servers.serializers import EnrolledSerializer, EnrolmentSerializer, ServerListSerializer, ServerSerializer
+from servers.throttling import ReportThrottle
 
 
 class Taken(APIException):
@@ -24,6 +25,7 @@ class Taken(APIException):
 
 class EnrolView(APIView):
     permission_classes = (CanEnrol,)
+    throttle_classes = (ReportThrottle,)
 
     @extend_schema(
         operation_id="agents_enrol",
@@ -48,7 +50,7 @@ class EnrolView(APIView):
                 now=timezone.now(),
             )
         except KeySpent:
-            raise no_valid_key() from None
+            raise refusal(request) from None
         except ServerTaken:
             raise Taken from None
         answer = {"server_id": machine["server_id"], "key": text}
