@@ -39,9 +39,10 @@ def _is_by_hours(instants: Sequence[int]) -> bool:
     """Tell whether whole hours serve: buckets of an hour or more, on the hour or few enough that are not."""
     inner = instants[1:-1]
     shortest = min((after - before for before, after in pairwise(inner)), default=HOUR_MS)
-    longest = instants[-1] - instants[0]
-    if longest < 2 * HOUR_MS or shortest < HOUR_MS:
+    if shortest < HOUR_MS:
         return False
+    if instants[-1] - instants[0] < 2 * HOUR_MS:
+        return all(instant % HOUR_MS == 0 for instant in instants)
     return shortest >= 6 * HOUR_MS or all(instant % HOUR_MS == 0 for instant in inner)
 
 
