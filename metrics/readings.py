@@ -55,7 +55,7 @@ def sealed_readings(
     for chunk in [*stored, *changed]:
         by_interface[chunk.interface_id][chunk.start] = chunk
     found = {
-        interface: join(*(chunks[day].get_readings(names) for day in sorted(chunks)), names=names)
+        interface: join(*(_kept(chunks[day], names) for day in sorted(chunks)), names=names)
         for interface, chunks in by_interface.items()
     }
     for interface, readings in _before(found, start, names).items():
@@ -146,6 +146,11 @@ def _after(found: dict[int, Columns], end: int, names: Sequence[str]) -> dict[in
         interface: Chunk.objects.get(interface=interface, start=start).get_readings(names)
         for interface, start in next_start.items()
     }
+
+
+def _kept(chunk: Chunk, names: Sequence[str]) -> Columns:
+    """Return the chunk's readings; past their retention, the last one, which what follows still needs."""
+    return chunk.get_readings(names) if chunk.readings is not None else _last(chunk, names)
 
 
 def _last(chunk: Chunk, names: Sequence[str]) -> Columns:
