@@ -1,0 +1,367 @@
+"""Random histories, told by the real path and by the oracle: every number is the same, whenever it was sealed.
+
+`EXACTNESS_HISTORIES` says how many histories the file tries in all.
+"""
+
+import os
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.db import transaction
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from metrics.counters import COUNTERS
+from metrics.history import Series, series
+from metrics.ingest import Report, ingest
+from metrics.models import Interface, from_ms, to_ms
+from metrics.periods import parse_step
+from metrics.seal import merge, seal, tick
+from metrics.tests import oracle
+
+pytestmark = pytest.mark.django_db
+
+HISTORIES = int(os.environ.get("EXACTNESS_HISTORIES", "200"))
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink]
+SECOND, MINUTE, HOUR, DAY = 1000, 60_000, 3_600_000, 86_400_000
+LATEST = to_ms(datetime(2027, 6, 1, tzinfo=UTC))
+
+ZONES = ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns", "Europe/Berlin"]
+STEPS = ["raw", "1m", "5m", "7m", "90m", "1h", "5h", "1d", "1month"]
+BEGINNINGS = [
+    datetime(2026, 1, 31, 22, 58, tzinfo=UTC),
+    datetime(2026, 3, 8, 4, 50, tzinfo=UTC),  # a Sunday; summer time begins in St. John's
+    datetime(2026, 3, 28, 23, 10, tzinfo=UTC),  # and in Berlin
+    datetime(2026, 10, 25, 0, 30, tzinfo=UTC),  # it ends there
+    datetime(2026, 12, 30, 23, 59, 59, 999_000, tzinfo=UTC),
+]
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One heartbeat, as what changed since the one before it."""
+
+    after: int  # ms
+    event: str = ""
+    passed: int = 0  # bytes of eth0
+    late: int = 0  # ms until it arrives
+    again: int = 0  # ms until it arrives a second time; 0: never
+    leaves_out: str = ""
+    clone: bool = False  # sent by a second machine that runs at the same time under the same name
+    then: str = ""  # what the hub does when it has arrived
+
+
+@dataclass(frozen=True)
+class History:
+    begins: datetime
+    interval: int
+    speed: int
+    is_32_bit: bool
+    names_boots: bool
+    beats: list[Beat]
+
+
+@dataclass
+class Machine:
+    number: int
+    started: int
+    boot: str = ""
+    boots: int = 0
+    rollbacks: int = 0
+    ifindex: int = 2
+    link: int = 1
+    speed: int = -1
+    counters: dict[str, list[int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    arrives: int
+    report: Report
+    readings: dict[str, oracle.Reading]
+    then: str
+
+
+EVENTS = ["reboot", "hidden reboot", "driver reset", "bytes reset", "re-created", "link", "speed", "rolled back"]
+THEN = ["seal", "seal ahead", "merge", "merge ahead", "tick", "compare"]
+
+
+def rarely(values: list[Any], usual: Any, share: int) -> st.SearchStrategy[Any]:
+    """`usual`, and once in `share` one of the values."""
+    return st.integers(0, share - 1).flatmap(lambda roll: st.sampled_from(values) if roll == 1 else st.just(usual))
+
+
+@st.composite
+def elapses(draw: st.DrawFn, interval: int) -> int:
+    kind = draw(st.integers(0, 15))
+    if kind < 9:
+        return interval
+    if kind < 11:
+        return draw(st.integers(1, 3 * interval))
+    longest = {11: 15 * MINUTE, 12: 3 * HOUR, 13: 30 * HOUR, 14: 5 * DAY, 15: 25 * DAY}[kind]
+    return draw(st.integers(1, longest))
+
+
+@st.composite
+def histories(draw: st.DrawFn, *, has_clone: bool = False) -> History:
+    interval = draw(st.sampled_from([10 * SECOND, MINUTE, MINUTE, 20 * MINUTE, HOUR]))
+    in_order = draw(st.booleans())
+    beat = st.builds(
+        Beat,
+        after=elapses(interval),
+        event=rarely(EVENTS if in_order else EVENTS[:-1], "", 5),
+        passed=st.one_of(st.integers(0, 10**6), st.sampled_from([0, 1, 2**28, 2**31, 2**33, 2**45])),
+        late=st.just(0) if in_order else rarely([MINUTE, HOUR, 30 * HOUR, 9 * DAY, 20 * DAY], 0, 4),
+        again=st.just(0) if in_order else rarely([1, HOUR, 10 * DAY], 0, 6),
+        leaves_out=rarely(["errors", "drops", "optional", "ifindex", "eth0", "eth1", "all", "boot"], "", 6),
+        clone=rarely([True], False, 3) if has_clone else st.just(False),
+        then=rarely(THEN, "", 5),
+    )
+    return History(
+        begins=draw(st.sampled_from(BEGINNINGS)),
+        interval=interval,
+        speed=draw(st.sampled_from([-1, 1, 100, 1000])),
+        is_32_bit=draw(st.booleans()),
+        names_boots=draw(st.integers(0, 5)) != 1,
+        beats=draw(st.lists(beat, min_size=2, max_size=25)),
+    )
+
+
+def deliveries(history: History) -> list[Delivery]:
+    """What the agents of the history send, in the order in which it arrives."""
+    at = to_ms(history.begins)
+    machines = [_machine(history, number, at) for number in (0, 1)]
+    sent = []
+    for beat in history.beats:
+        if at + beat.after > LATEST:
+            break
+        at += beat.after
+        delivery = _delivery(history, machines[beat.clone], beat, at)
+        sent.append(delivery)
+        if beat.again:
+            sent.append(_again(delivery, beat.again))
+    return sorted(sent, key=lambda delivery: delivery.arrives)
+
+
+def _again(delivery: Delivery, later: int) -> Delivery:
+    report = replace(delivery.report, sent_uptime=delivery.report.sent_uptime + later / 1000)
+    return replace(delivery, arrives=delivery.arrives + later, report=report, then="")
+
+
+def _machine(history: History, number: int, at: int) -> Machine:
+    first = 2**32 - 10**7 if history.is_32_bit else 2**40
+    counters = {
+        name: [first, 5000, 2**32 - 10**4 if history.is_32_bit else 7, 7, 1, 2, 3, 4] for name in ("eth0", "eth1")
+    }
+    return Machine(number, at - 100 * SECOND, f"boot-{number}", speed=history.speed, counters=counters)
+
+
+def _delivery(history: History, machine: Machine, beat: Beat, at: int) -> Delivery:
+    _happens(machine, beat, at)
+    _passes(history, machine, beat)
+    boot = machine.boot if history.names_boots and beat.leaves_out != "boot" else ""
+    readings = {name: _reading(history, machine, beat, at, boot, name) for name in ("eth0", "eth1")}
+    if beat.leaves_out in ("eth0", "eth1", "all"):
+        readings = {name: reading for name, reading in readings.items() if name != beat.leaves_out != "all"}
+    arrives = at + beat.late
+    report = Report(
+        server_id="nas",
+        hostname="nas.home.arpa",
+        timestamp=from_ms(at),
+        boot_id=boot,
+        uptime=(at - machine.started) / 1000,
+        sent_uptime=(arrives - machine.started) / 1000,
+        interval=history.interval / 1000,
+        network_interfaces=[_on_the_wire(name, reading) for name, reading in readings.items()],
+    )
+    return Delivery(arrives, report, readings, beat.then)
+
+
+def _happens(machine: Machine, beat: Beat, at: int) -> None:
+    if beat.event in ("reboot", "hidden reboot"):
+        machine.boots += 1
+        machine.boot = f"boot-{machine.number}-{machine.boots}"
+        machine.started = at - beat.after // 2
+    if beat.event == "re-created":
+        machine.ifindex += 5
+    if beat.event in ("reboot", "driver reset", "re-created"):
+        machine.counters = {name: [10, 20, 1, 2, 0, 0, 0, 0] for name in machine.counters}
+    if beat.event == "bytes reset":
+        machine.counters["eth0"][:2] = [100, 200]
+    if beat.event == "link":
+        machine.link = 1 - machine.link
+    if beat.event == "speed":
+        machine.speed = 10 if machine.speed != 10 else -1
+    up = at - machine.started
+    if beat.event == "rolled back" and up > 2 * MINUTE:  # less than 30 s back is a clock that is off, to the hub
+        machine.rollbacks += 1  # milliseconds that keep it from an uptime it has had before: that is a duplicate
+        machine.started += min(40 * MINUTE, up // 2) // (10 * SECOND) * 10 * SECOND - machine.rollbacks
+        machine.counters = {name: [max(value - 10**6, 0) for value in of] for name, of in machine.counters.items()}
+
+
+def _passes(history: History, machine: Machine, beat: Beat) -> None:
+    for share, counters in enumerate(machine.counters.values(), 1):
+        packets = beat.passed // 1000
+        passed = [beat.passed, 3, packets, 1, packets // 7, 0, beat.passed % 3, 1]
+        for index, more in enumerate(passed):
+            counters[index] += more // share
+            if history.is_32_bit:
+                counters[index] %= 2**32
+
+
+def _reading(history: History, machine: Machine, beat: Beat, at: int, boot: str, name: str) -> oracle.Reading:
+    counters = list(machine.counters[name])
+    if beat.leaves_out in ("errors", "optional"):
+        counters[4:6] = [-1, -1]
+    if beat.leaves_out in ("drops", "optional"):
+        counters[6:8] = [-1, -1]
+    return oracle.Reading(
+        at,
+        tuple(counters),
+        boot=1 + machine.number + 2 * machine.boots if boot else 0,
+        uptime=at - machine.started,
+        interval=history.interval,
+        link=machine.link,
+        ifindex=-1 if beat.leaves_out == "ifindex" else machine.ifindex,
+        speed=machine.speed,
+    )
+
+
+def _on_the_wire(name: str, reading: oracle.Reading) -> dict[str, Any]:
+    fields = dict(zip(COUNTERS, reading.counters, strict=True))
+    fields |= {"ifindex": reading.ifindex, "speed_mbps": reading.speed}
+    return {"name": name, "is_up": reading.link == 1} | {key: value for key, value in fields.items() if value != -1}
+
+
+@dataclass
+class Hub:
+    """The hub, and beside it every reading that it was told, for the oracle."""
+
+    now: int = 0
+    told: dict[str, list[oracle.Reading]] = field(default_factory=lambda: {"eth0": [], "eth1": []})
+
+    def receive(self, delivery: Delivery) -> None:
+        self.now = delivery.arrives
+        ingest(delivery.report, may_register=True, now=from_ms(self.now))
+        for name, reading in delivery.readings.items():
+            self.told[name].append(reading)
+
+    def do(self, what: str) -> None:
+        now, ahead = from_ms(self.now), from_ms(self.now + 16 * DAY)
+        if what.startswith("seal"):
+            seal("nas", now=ahead if "ahead" in what else now)
+        elif what.startswith("merge"):
+            merge(now=ahead if "ahead" in what else now)
+        elif what == "tick":
+            tick(now=now)
+
+    def interfaces(self) -> list[Interface]:
+        return list(Interface.objects.order_by("name"))
+
+    def steps(self, name: str) -> list[oracle.Step]:
+        return oracle.steps_of(self.told[name])
+
+
+@dataclass(frozen=True)
+class Question:
+    """A window around one of the readings."""
+
+    of: int
+    before: int
+    length: int
+    step: str
+    zone: str
+    aligned_to: int
+
+    def window(self, instants: list[int]) -> tuple[int, int]:
+        at = instants[self.of % len(instants)]
+        start = (at - self.before) // self.aligned_to * self.aligned_to
+        return start, -(-(start + self.length) // self.aligned_to) * self.aligned_to
+
+
+@st.composite
+def questions(draw: st.DrawFn) -> Question:
+    step = draw(st.sampled_from(STEPS))
+    length = min((parse_step(step).seconds or (2 * 3600 if step == "raw" else 2_592_000)) * SECOND * 12, 400 * DAY)
+    return Question(
+        of=draw(st.integers(0, 30)),
+        before=draw(st.integers(0, length)),
+        length=draw(st.integers(1, length)),
+        step=step,
+        zone=draw(st.sampled_from(ZONES)),
+        aligned_to=draw(st.sampled_from([1, MINUTE, HOUR, DAY])),
+    )
+
+
+def told(answer: Series, index: int) -> dict[str, Any]:
+    columns = [*COUNTERS, "rx_rate", "tx_rate", "rx_peak", "tx_peak", "covered_seconds", "up_seconds", "resets"]
+    return {name: getattr(answer, name)[index] for name in columns} | {"marks": set(answer.marks[index])}
+
+
+def expected(known: oracle.Bucket | None) -> dict[str, Any]:
+    if known is None:
+        return expected(oracle.Bucket((None,) * 8, (None,) * 2, (None,) * 2, 0, 0, 0, frozenset()))
+    return dict(zip(COUNTERS, known.increases, strict=True)) | {
+        "rx_rate": known.rates[0],
+        "tx_rate": known.rates[1],
+        "rx_peak": known.peaks[0],
+        "tx_peak": known.peaks[1],
+        "covered_seconds": known.covered / 1000,
+        "up_seconds": known.up / 1000,
+        "resets": known.resets,
+        "marks": set(known.marks),
+    }
+
+
+def instants_of(answer: Series) -> list[int]:
+    return [*map(to_ms, answer.start), to_ms(answer.end)]
+
+
+def compare(hub: Hub, asked: list[Question]) -> None:
+    for interface in hub.interfaces():
+        for question in asked:
+            compare_one(hub, interface, question)
+
+
+def compare_one(hub: Hub, interface: Interface, question: Question) -> None:
+    steps = hub.steps(interface.name)
+    known_at = sorted({reading.at for reading in hub.told[interface.name]})
+    start, end = question.window(known_at)
+    answer = series(
+        [interface], from_ms(start), from_ms(end), parse_step(question.step), ZoneInfo(question.zone), counters=COUNTERS
+    )
+    instants = instants_of(answer)
+    assert (instants[0], instants[-1]) == (start, end)
+    for index, (since, until) in enumerate(pairwise(instants)):
+        assert told(answer, index) == expected(oracle.bucket(steps, since, until)), (from_ms(since), from_ms(until))
+    if question.step == "raw":
+        assert instants == sorted({start, end, *(at for at in known_at if start <= at <= end)})
+    whole = expected(oracle.bucket(steps, start, end))
+    assert {name: answer.total(name) for name in COUNTERS} == {name: whole[name] for name in COUNTERS}
+
+
+@settings(
+    max_examples=HISTORIES,
+    derandomize=True,
+    phases=PHASES,
+    report_multiple_bugs=False,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+@given(histories(), st.lists(questions(), min_size=4, max_size=4))
+def test_every_number_is_the_oracles_whenever_it_was_sealed(history: History, asked: list[Question]):
+    with transaction.atomic():
+        hub = Hub()
+        for delivery in deliveries(history):
+            hub.receive(delivery)
+            hub.do(delivery.then)
+            if delivery.then == "compare":
+                compare(hub, asked[:1])
+        compare(hub, asked)
+        for last in ("seal ahead", "merge ahead"):
+            hub.do(last)
+            compare(hub, asked)
+        transaction.set_rollback(True)
