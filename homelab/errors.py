@@ -1,5 +1,6 @@
 """One shape for every error under /api: type, errors (code, detail, attr) and the request's id."""
 
+import sqlite3
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
@@ -22,16 +23,48 @@ class Unavailable(APIException):
     wait = 5  # becomes Retry-After
 
 
+class DiskFull(APIException):
+    status_code = status.HTTP_507_INSUFFICIENT_STORAGE
+    default_code = "disk_full"
+    default_detail = "The hub's disk is full."
+    wait = 60
+
+
 class TooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "too_large"
     default_detail = "The body is larger than 1 MiB."
 
 
+SQLITE_CONDITIONS = {
+    sqlite3.SQLITE_BUSY: "busy",
+    sqlite3.SQLITE_LOCKED: "busy",
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_READONLY: "readonly",
+}
+POSTGRESQL_CONDITIONS = {
+    "40001": "busy",  # serialization_failure
+    "40P01": "busy",  # deadlock_detected
+    "53300": "busy",  # too_many_connections
+    "55P03": "busy",  # lock_not_available
+    "53100": "full",  # disk_full
+    "25006": "readonly",  # read_only_sql_transaction
+}
+
+
+def condition(error: Exception) -> str:
+    """Return one word for why the database refused: `busy`, `full`, `readonly`, or else `failing`."""
+    cause = error.__cause__
+    code = getattr(cause, "sqlite_errorcode", None)
+    if code is not None:
+        return SQLITE_CONDITIONS.get(code & 0xFF, "failing")  # the higher bits say more exactly where
+    return POSTGRESQL_CONDITIONS.get(getattr(cause, "sqlstate", None) or "", "failing")
+
+
 class ErrorHandler(ExceptionHandler):
     def convert_known_exceptions(self, exc: Exception) -> Exception:
         if isinstance(exc, (OperationalError, InterfaceError)):
-            return Unavailable()
+            return DiskFull() if condition(exc) == "full" else Unavailable()
         if isinstance(exc, RequestDataTooBig):
             return TooLarge()
         if isinstance(exc, SuspiciousOperation):
