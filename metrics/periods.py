@@ -116,7 +116,8 @@ def edges(start: datetime, end: datetime, step: Step, zone: ZoneInfo, *, anchor_
         inner = _days(start, end, step.seconds // DAY, zone)
     else:
         inner = _seconds(start, end, step.seconds, zone)
-    return [start, *inner[bisect_right(inner, start) : bisect_left(inner, end)], end]
+    within = inner[bisect_right(inner, start) : bisect_left(inner, end)]
+    return [start, *dict.fromkeys(within), end]  # once where a zone has left out a day, as Apia did in 2011
 
 
 def midnight(day: date, zone: ZoneInfo) -> datetime:
