@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 WRAP_AT = 2**32
 TEN_MINUTES = 600_000
-HOUR = 3_600_000
+FIVE_MINUTES = 300_000
 
 
 class Reading(NamedTuple):
@@ -130,6 +130,26 @@ def bucket(steps: list[Step], start: int, end: int) -> Bucket | None:
         sum("reset" in step.marks and start < step.end <= end for step in overlapping),
         frozenset().union(*(step.marks for step in overlapping)),
     )
+
+
+def percentile_95(interfaces: list[list[Step]], counter: int, start: int, end: int) -> float | None:
+    """Bytes per second that 95 of 100 five-minute slots do not exceed, of the slots that something covers."""
+    samples: dict[int, int] = {}
+    for steps in interfaces:
+        slots = {slot for step in steps if step.clean for slot in _slots(step) if start <= slot <= end - FIVE_MINUTES}
+        for slot in slots:
+            known = bucket(steps, slot, slot + FIVE_MINUTES)
+            if known is not None and known.covered:
+                samples[slot] = samples.get(slot, 0) + (known.increases[counter] or 0)
+    if not samples:
+        return None
+    in_order = sorted(samples.values())
+    enough = next(rank for rank in range(1, len(in_order) + 1) if rank * 100 >= len(in_order) * 95)
+    return round(in_order[enough - 1] / 300, 3)
+
+
+def _slots(step: Step) -> range:
+    return range(step.start // FIVE_MINUTES * FIVE_MINUTES, step.end, FIVE_MINUTES)
 
 
 def days(zone: str, start: int, end: int) -> list[int]:

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from metrics.counters import COUNTERS
-from metrics.history import Series, series
+from metrics.history import Series, series, top, totals, usage
+from metrics.increases import increases
 from metrics.ingest import Report, ingest
 from metrics.models import Interface, from_ms, to_ms
 from metrics.periods import parse_step
@@ -32,6 +33,7 @@ LATEST = to_ms(datetime(2027, 6, 1, tzinfo=UTC))
 
 ZONES = ["UTC", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns", "Europe/Berlin"]
 STEPS = ["raw", "1m", "5m", "7m", "90m", "1h", "5h", "1d", "1month"]
+DAYS = parse_step("1d")
 BEGINNINGS = [
     datetime(2026, 1, 31, 22, 58, tzinfo=UTC),
     datetime(2026, 3, 8, 4, 50, tzinfo=UTC),  # a Sunday; summer time begins in St. John's
@@ -39,6 +41,70 @@ BEGINNINGS = [
     datetime(2026, 10, 25, 0, 30, tzinfo=UTC),  # it ends there
     datetime(2026, 12, 30, 23, 59, 59, 999_000, tzinfo=UTC),
 ]
+
+
+# The oracle, by hand
+
+
+def simple(seconds: int, rx_bytes: int, **changes: Any) -> oracle.Reading:
+    return oracle.Reading(seconds * SECOND, (rx_bytes, 0, 0, 0, -1, -1, -1, -1), **{"boot": 1, **changes})
+
+
+def in_buckets(readings: list[oracle.Reading], *edges: int) -> list[int | None]:
+    steps = oracle.steps_of(readings)
+    known = [oracle.bucket(steps, since * SECOND, until * SECOND) for since, until in pairwise(edges)]
+    return [bucket and bucket.increases[0] for bucket in known]
+
+
+def test_by_hand_bytes_pass_in_proportion_to_time_and_nothing_is_known_outside():
+    assert in_buckets([simple(60, 100), simple(0, 0)], -20, 0, 20, 40, 60, 80) == [None, 33, 33, 34, None]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "increase", "marks"),
+    [
+        (simple(0, 1000), simple(60, 1500), 500, set()),
+        (simple(0, 1000), simple(60, 40), 40, {"reset"}),
+        (simple(0, 1000), simple(60, 9000, boot=2), 9000, {"reset"}),
+        (simple(0, 1000), simple(60, 9000, boot=0), 8000, set()),
+        (simple(0, 1000, ifindex=2), simple(60, 9000, ifindex=7), 9000, {"reset"}),
+        (simple(0, 1000, uptime=90_000), simple(60, 40, uptime=70_000), 0, {"reset"}),
+        (simple(0, 2**32 - 100, speed=1000), simple(60, 50, speed=1000), 150, {"wrap"}),
+        (simple(0, 2**32 - 100), simple(60, 50), 50, {"reset"}),
+        (simple(0, 2**32 - 100, speed=1000), simple(601, 50, speed=1000), 50, {"reset", "gap"}),
+        (simple(0, 0, speed=1), simple(60, 8_250_001, speed=1), 8_250_001, {"suspect"}),
+        (simple(0, 0), simple(151, 1), 1, {"gap"}),
+    ],
+)
+def test_by_hand_of_one_step(a: oracle.Reading, b: oracle.Reading, increase: int, marks: set[str]):
+    (step,) = oracle.steps_of([a, b])
+    assert (step.increases[0], step.marks) == (increase, marks)
+
+
+def test_by_hand_two_boots_at_once_are_added():
+    readings = [simple(0, 100), simple(60, 10, boot=2), simple(120, 300), simple(180, 25, boot=2)]
+    assert in_buckets(readings, 0, 180) == [200 + 10 + 15]
+
+
+def test_by_hand_a_reset_counts_where_it_ends_and_marks_what_it_spans():
+    steps = oracle.steps_of([simple(0, 100), simple(60, 40, link=0), simple(120, 100)])
+    before, across, after = (
+        oracle.bucket(steps, *(edge * SECOND for edge in of)) for of in [(0, 30), (30, 90), (90, 120)]
+    )
+    assert (before.increases[0], before.resets, before.marks, before.covered) == (20, 0, {"reset"}, 0)
+    assert (across.increases[0], across.resets, across.marks, across.covered) == (20 + 30, 1, {"reset"}, 30_000)
+    assert (after.increases[0], after.resets, after.marks, after.up) == (30, 0, set(), 0)
+    assert (across.rates[0], across.peaks[0]) == (1.0, 1)
+
+
+def test_by_hand_days_and_months_of_a_zone():
+    berlin = oracle.days("Europe/Berlin", *(to_ms(datetime(2026, 3, day, tzinfo=UTC)) for day in (28, 31)))
+    assert [from_ms(at).isoformat()[5:16] for at in berlin] == ["03-28T23:00", "03-29T22:00", "03-30T22:00"]
+    months = oracle.months("UTC", to_ms(datetime(2026, 1, 1, tzinfo=UTC)), to_ms(datetime(2026, 5, 1, tzinfo=UTC)), 31)
+    assert [from_ms(at).isoformat()[5:10] for at in months] == ["01-31", "02-28", "03-31", "04-30"]
+
+
+# What agents send
 
 
 @dataclass(frozen=True)
@@ -237,6 +303,9 @@ def _on_the_wire(name: str, reading: oracle.Reading) -> dict[str, Any]:
     return {"name": name, "is_up": reading.link == 1} | {key: value for key, value in fields.items() if value != -1}
 
 
+# What the hub answers
+
+
 @dataclass
 class Hub:
     """The hub, and beside it every reading that it was told, for the oracle."""
@@ -344,13 +413,15 @@ def compare_one(hub: Hub, interface: Interface, question: Question) -> None:
     assert {name: answer.total(name) for name in COUNTERS} == {name: whole[name] for name in COUNTERS}
 
 
-@settings(
-    max_examples=HISTORIES,
+every = settings(
     derandomize=True,
     phases=PHASES,
     report_multiple_bugs=False,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
+
+
+@settings(every, max_examples=HISTORIES * 3 // 4)
 @given(histories(), st.lists(questions(), min_size=4, max_size=4))
 def test_every_number_is_the_oracles_whenever_it_was_sealed(history: History, asked: list[Question]):
     with transaction.atomic():
@@ -364,4 +435,88 @@ def test_every_number_is_the_oracles_whenever_it_was_sealed(history: History, as
         for last in ("seal ahead", "merge ahead"):
             hub.do(last)
             compare(hub, asked)
+        transaction.set_rollback(True)
+
+
+def compare_together(hub: Hub, question: Question, cuts: list[int]) -> None:
+    """Compare what is said of both interfaces at once, and of instants that follow no calendar."""
+    start, end = question.window([reading.at for readings in hub.told.values() for reading in readings])
+    interfaces = hub.interfaces()
+    steps = {interface: hub.steps(interface.name) for interface in interfaces}
+    compare_increases(steps, sorted({start, end, *(start + cut % (end - start) for cut in cuts)}))
+    compare_sum(steps, start, end, question)
+    compare_top(steps, start, end)
+    for by_server in (False, True):
+        compare_usage(steps, start, end, question.zone, by_server=by_server)
+    compare_totals(steps, question.zone, end)
+
+
+def compare_increases(steps: dict[Interface, list[oracle.Step]], instants: list[int]) -> None:
+    for interface, measured in increases(list(steps), instants).items():
+        (of_interface,) = (of for one, of in steps.items() if one.pk == interface)
+        for index, (since, until) in enumerate(pairwise(instants)):
+            known = oracle.bucket(of_interface, since, until)
+            assert measured.is_known(index) == (known is not None)
+            if known is not None:
+                told = [measured.sums[name][index] for name in COUNTERS]
+                assert told == [-1 if value is None else value for value in known.increases]
+
+
+def compare_sum(steps: dict[Interface, list[oracle.Step]], start: int, end: int, question: Question) -> None:
+    answer = series(list(steps), from_ms(start), from_ms(end), parse_step(question.step), ZoneInfo(question.zone))
+    for index, (since, until) in enumerate(pairwise(instants_of(answer))):
+        known = [bucket for of in steps.values() if (bucket := oracle.bucket(of, since, until))]
+        assert answer.rx_bytes[index] == (sum(bucket.increases[0] for bucket in known) if known else None)
+        assert answer.tx_packets[index] == (sum(bucket.increases[3] for bucket in known) if known else None)
+        assert answer.resets[index] == sum(bucket.resets for bucket in known)
+        assert set(answer.marks[index]) == set().union(*(bucket.marks for bucket in known))
+
+
+def compare_top(steps: dict[Interface, list[oracle.Step]], start: int, end: int) -> None:
+    known = [(bucket, one.name) for one, of in steps.items() if (bucket := oracle.bucket(of, start, end))]
+    passed = [(-sum(bucket.increases[:2]), name, *bucket.increases[:2]) for bucket, name in known]
+    rows = [(rank, "nas", name, rx, tx) for rank, (_, name, rx, tx) in enumerate(sorted(passed), 1)]
+    assert top(list(steps), from_ms(start), from_ms(end)) == rows
+
+
+def compare_usage(
+    steps: dict[Interface, list[oracle.Step]], start: int, end: int, zone: str, *, by_server: bool
+) -> None:
+    groups = [(None, list(steps.values()))] if by_server else [(one.name, [of]) for one, of in steps.items()]
+    instants = [start, *(at for at in oracle.days(zone, start, end) if at > start), end]
+    rows = iter(usage(list(steps), from_ms(start), from_ms(end), DAYS, ZoneInfo(zone), by_server=by_server))
+    for name, group in groups:
+        for since, until in pairwise(instants):
+            row = next(rows)
+            known = [bucket for of in group if (bucket := oracle.bucket(of, since, until))]
+            assert row[:4] == ("nas", name, from_ms(since), from_ms(until))
+            assert row.rx_bytes == (sum(bucket.increases[0] for bucket in known) if known else None)
+            assert row.resets == sum(bucket.resets for bucket in known)
+            assert row.rx_p95 == pytest.approx(oracle.percentile_95(group, 0, since, until))
+            assert row.tx_p95 == pytest.approx(oracle.percentile_95(group, 1, since, until))
+    assert next(rows, None) is None
+
+
+def compare_totals(steps: dict[Interface, list[oracle.Step]], zone: str, now: int) -> None:
+    today, this_month = oracle.days(zone, now - 3 * DAY, now)[-1], oracle.months(zone, now - 63 * DAY, now)[-1]
+    told = totals(list(steps), ZoneInfo(zone), now=from_ms(now))
+    for interface, of in steps.items():
+        for name, since in (("day", today), ("month", this_month), ("all", 0)):
+            known = oracle.bucket(of, since, now)
+            assert told[interface.pk][name] == (known.increases[:2] if known else (None, None))
+
+
+@settings(every, max_examples=HISTORIES // 4)
+@given(histories(), questions(), st.lists(st.integers(0, 2**35), max_size=8))
+def test_sums_rankings_usage_and_totals_are_the_oracles(history: History, question: Question, cuts: list[int]):
+    with transaction.atomic():
+        hub = Hub()
+        question = replace(question, length=min(question.length, 4 * DAY))
+        for delivery in deliveries(history):
+            hub.receive(delivery)
+            hub.do(delivery.then)
+        for last in ("compare", "seal ahead", "merge ahead"):
+            hub.do(last)
+            if any(hub.told.values()):
+                compare_together(hub, question, cuts)
         transaction.set_rollback(True)
