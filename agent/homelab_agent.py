@@ -69,7 +69,8 @@ MAX_INTERFACES = 256
 MAX_COUNTER = 2**63 - 1
 MAX_BATCH_ITEMS = 500
 MAX_BATCH_BYTES = (1 << 20) - 64
-FIRST_BATCH_BYTES = 1 << 15  # half a minute on a link of 8 kbit/s; doubled each time it gets through
+FIRST_BATCH_BYTES = 1 << 14  # 16 s on a link of 8 kbit/s; doubled each time one gets through
+NEXT_BATCH_SECONDS = 20.0
 MAX_FILE_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 1 << 20
 MAX_REJECTED = 100
@@ -766,11 +767,12 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
     """
     code = EXIT_OK
     size = min(spool.state()["batch_bytes"], FIRST_BATCH_BYTES)
-    while names and hub.seconds_left() > 1:
-        batch = take(names, min(size, hub.bytes_per_second * hub.seconds_left() / 2), spool, clock)
-        if not batch:
-            break
+    while names:
+        sendable = hub.bytes_per_second * hub.seconds_left()
+        batch = take(names, min(size, sendable / 2), spool, clock)
         sent = sum(len(text) for _, text in batch)
+        if not batch or sent > sendable:
+            break
         half = max(1, sent // 2)
         spool.remember(batch_bytes=half)  # before the attempt: a run that is cut off in it tries less next time
         try:
@@ -791,10 +793,10 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
         elif results is None:
             return refused(answer, spool, hub, clock)
         else:
-            code = max(code, settle([(name, result) for (name, _), result in zip(batch, results)], spool))
+            code = max(code, settle([(name, results[index]) for index, (name, _) in enumerate(batch)], spool))
             del names[: len(batch)]
             size = min(max(size, sent) * 2, MAX_BATCH_BYTES)
-            spool.remember(batch_bytes=size)
+            spool.remember(batch_bytes=int(min(size, hub.bytes_per_second * NEXT_BATCH_SECONDS)))
         if names:
             time.sleep(BATCH_PAUSE_SECONDS * random.uniform(1, 1.2))  # noqa: S311 - spreads the load
     return code

@@ -111,8 +111,6 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.received.append((self.path, body))
         return self.say(201, {"server_id": body["server_id"], "key": self.hub.key})
 
-    do_GET = do_POST
-
     def say(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         """`body` goes out as JSON, unless it is bytes already."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -98,11 +98,11 @@ def main(rounds: int) -> None:
         finally:
             os.kill(hub, 15)
             os.waitpid(hub, 0)
-    medians = {script: [statistics.median(column) for column in zip(*costs)] for script, costs in runs.items()}
+    cpu = {script: statistics.median(milliseconds for milliseconds, _ in costs) for script, costs in runs.items()}
+    peak = {script: statistics.median(kilobytes for _, kilobytes in costs) / 1024 for script, costs in runs.items()}
     for word, script in (("agent", AGENT), ("naive", naive)):
-        print(f"{word}  {medians[script][0]:6.1f} ms CPU  {medians[script][1] / 1024:6.1f} MB peak")
-    cpu, memory = (ours / theirs for ours, theirs in zip(medians[AGENT], medians[naive]))
-    print(f"ratio  {cpu:.2f} CPU  {memory:.2f} memory  ({rounds} rounds)")
+        print(f"{word}  {cpu[script]:6.1f} ms CPU  {peak[script]:6.1f} MB peak")
+    print(f"ratio  {cpu[AGENT] / cpu[naive]:.2f} CPU  {peak[AGENT] / peak[naive]:.2f} memory  ({rounds} rounds)")
 
 
 if __name__ == "__main__":

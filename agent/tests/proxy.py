@@ -66,6 +66,7 @@ class Proxy:
                 if fault == "cut_ack":
                     return connection.sendall(answer[: len(answer) - 20])
                 connection.sendall(answer)
+        return None
 
     def forward(self, request: bytes) -> bytes:
         with socket.create_connection((self.upstream[0], int(self.upstream[1]))) as hub:

@@ -181,7 +181,8 @@ def test_a_link_that_goes_down_loses_nothing(runner: Runner, network):
     kept = runner.kept()
     subprocess.run(["ip", "-n", namespace, "link", "set", "v0", "up"], check=True)
     assert runner.run(prefix=inside)[0] == 0
-    assert kept and kept <= stored(hub)
+    assert kept
+    assert kept <= stored(hub)
     assert len(hub.stored) == 3
 
 

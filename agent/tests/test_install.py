@@ -273,7 +273,8 @@ def test_uninstalling_takes_away_what_installing_brought(agent, system, usable_p
     assert main(["--uninstall"]) == 0
     assert [*(system / "units").iterdir(), *(system / "lib").iterdir()] == []
     assert "disable --now homelab-agent.timer homelab-agent.service" in (system / "called").read_text()
-    assert env_file.exists() and agent.state.exists()
+    assert env_file.exists()
+    assert agent.state.exists()
     assert main(["--uninstall"]) == 0
 
 
