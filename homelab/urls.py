@@ -4,6 +4,7 @@ from django.views.generic import RedirectView
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
 from homelab import errors
+from metrics.exposition import ExpositionView
 from homelab.health import HealthView
 
 handler400 = errors.bad_request
@@ -17,6 +18,7 @@ urlpatterns = [
     path("api/v1/", include("servers.urls")),
     path("api/v1/", include("metrics.urls")),
     path("api/v1/system/health", HealthView.as_view(), name="health"),
+    re_path(r"^metrics/?$", ExpositionView.as_view(), name="prometheus"),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),
     re_path(r"^api(/.*)?$", errors.not_found),
