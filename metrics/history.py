@@ -3,7 +3,7 @@
 import hashlib
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -30,7 +30,7 @@ from metrics.increases import final_until, increases
 from metrics.models import Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
-from servers.models import Server
+from servers.models import Boot, Server
 
 SPARKLINE_PERIODS = {
     "30m": timedelta(minutes=30),
@@ -44,6 +44,7 @@ SPARKLINE_PERIODS = {
 SPARKLINE_POINTS = 60
 BYTES = REQUIRED[:2]
 PERCENTILE_STEP_MS = 300_000
+UTC_ZONE = ZoneInfo("UTC")
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -108,6 +109,44 @@ class Passed(NamedTuple):
 
     rx_bytes: int | None
     tx_bytes: int | None
+
+
+class ExportedReading(NamedTuple):
+    at: datetime
+    server_id: str
+    interface: str
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+    rx_errors: int | None
+    tx_errors: int | None
+    rx_dropped: int | None
+    tx_dropped: int | None
+    is_up: bool
+    boot: str | None
+
+
+class ExportedHour(NamedTuple):
+    """What passed in an hour; peaks in bytes per second."""
+
+    at: datetime
+    server_id: str
+    interface: str
+    rx_bytes: int | None
+    tx_bytes: int | None
+    rx_packets: int | None
+    tx_packets: int | None
+    rx_errors: int | None
+    tx_errors: int | None
+    rx_dropped: int | None
+    tx_dropped: int | None
+    rx_peak: float | None
+    tx_peak: float | None
+    covered_seconds: float
+    up_seconds: float
+    resets: int
+    marks: list[str]
 
 
 class SparklinePoint(TypedDict):
@@ -310,6 +349,51 @@ def sparkline(server: Server, period: str, interface: str | None, *, now: dateti
     start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
     found = readings(interfaces_of(server, interface), start, end, BYTES)
     return _points_of_all([unroll(line, BYTES) for line in found.values()], start, end)
+
+
+def export_readings(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedReading]:
+    """Yield the raw readings from `start` until `end`, interface by interface, oldest first.
+
+    A week of one interface is in memory at a time. A counter that was not reported is null.
+    """
+    boots: dict[str, dict[int, str]] = {}
+    for interface in interfaces:
+        if interface.server_id not in boots:
+            of_server = Boot.objects.filter(server=interface.server_id)
+            boots = {interface.server_id: dict(of_server.values_list("pk", "boot_id"))}
+        for since, until in _weeks(to_ms(start), to_ms(end)):
+            found = readings([interface], since, until)[interface.pk]
+            within = slice(bisect_left(found["at"], since), bisect_left(found["at"], until))
+            counters = zip(*(found[name][within] for name in COUNTERS), strict=True)
+            rest = zip(*(found[name][within] for name in ("at", "link", "boot")), strict=True)
+            for (at, link, boot), values in zip(rest, counters, strict=True):
+                known = [value if value != UNKNOWN else None for value in values]
+                boot_id = boots[interface.server_id].get(boot)
+                row = (from_ms(at), interface.server_id, interface.name, *known, link == 1, boot_id)
+                yield ExportedReading._make(row)
+
+
+def export_hours(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedHour]:
+    """Yield what passed in each UTC hour from `start` until `end`, interface by interface, oldest first.
+
+    A week of one interface is in memory at a time. Hours of which nothing is known are left out.
+    """
+    for interface in interfaces:
+        for since, until in _weeks(to_ms(start), to_ms(end)):
+            hours = series([interface], from_ms(since), from_ms(until), Step(3600), UTC_ZONE, counters=COUNTERS)
+            columns = zip(*(getattr(hours, name) for name in ExportedHour._fields[3:]), strict=True)
+            for at, values in zip(hours.start, columns, strict=True):
+                row = ExportedHour(at, interface.server_id, interface.name, *values)
+                if row.covered_seconds or row.marks:
+                    yield row
+
+
+def _weeks(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Yield the weeks from `start` to `end`, as chunks have them: each is unpacked once."""
+    while start < end:
+        monday = day_start(week_of(day_of(start)) + timedelta(days=7))
+        yield start, min(monday, end)
+        start = monday
 
 
 def _following(newest: datetime | None, after: datetime | None, end: datetime) -> datetime | None:

@@ -1,6 +1,6 @@
 from django.urls import path
 
-from metrics import event_views, read_views, views
+from metrics import event_views, export_views, read_views, views
 
 urlpatterns = [
     path("agents/heartbeat", views.HeartbeatView.as_view(), name="heartbeat"),
@@ -9,6 +9,7 @@ urlpatterns = [
     path("metrics/history/<slug:server_id>/network", read_views.HistoryView.as_view(), name="history"),
     path("metrics/usage", read_views.UsageView.as_view(), name="usage"),
     path("metrics/top", read_views.TopView.as_view(), name="top"),
+    path("metrics/export", export_views.ExportView.as_view(), name="export"),
     path("events", event_views.EventListView.as_view(), name="event-list"),
     path("servers/<slug:server_id>/interfaces", read_views.InterfaceListView.as_view(), name="interface-list"),
     path(
