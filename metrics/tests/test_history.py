@@ -1,12 +1,15 @@
-"""The sparkline. 6000 bytes in a minute are 100 a second."""
+"""The sparkline, series, usage, rankings and totals. 6000 bytes in a minute are 100 a second."""
 
 from datetime import timedelta
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from metrics.history import SPARKLINE_PERIODS, sparkline
+from metrics.history import SPARKLINE_PERIODS, percentile, series, sparkline, top, totals, usage
 from metrics.models import Interface
+from metrics.periods import parse_step
+from metrics.seal import tick
 from servers.models import Server
 
 
@@ -193,3 +196,100 @@ def test_an_interface_that_appears_adds_no_burst_to_the_total(store, interface, 
     store(0, network_interfaces=[interface("eth0", 0)])
     store(60, network_interfaces=[interface("eth0", 6000), interface("usb0", 10**12)])
     assert line(60, None)[-1][2] == 100.0
+
+
+@pytest.mark.parametrize("period", ["1h", "24h", "7d"])
+def test_the_sparkline_is_the_same_after_sealing(store, interface, line, now, period: str):
+    for minute in range(0, 8 * 60, 4):
+        store(60 * minute, network_interfaces=[interface(rx_bytes=minute**3)])
+    before = line(8 * 3600, period=period)
+    tick(now=now + timedelta(hours=8))
+    assert line(8 * 3600, period=period) == before
+    tick(now=now + timedelta(days=60))
+    assert line(8 * 3600, period=period) == before
+
+
+# Series, usage, rankings and totals
+
+UTC_ZONE = ZoneInfo("UTC")
+
+
+def all_interfaces() -> list[Interface]:
+    return list(Interface.objects.all())
+
+
+def test_a_series_has_increases_rates_peaks_and_marks(minutes, now):
+    minutes(1000, 7000, 7000, 7600, 100)
+    told = series(all_interfaces(), now, now + timedelta(minutes=4), parse_step("2m"), UTC_ZONE)
+    assert told.start == [now, now + timedelta(minutes=2)]
+    assert (told.rx_bytes, told.rx_rate, told.rx_peak) == ([6000, 700], [50.0, 10.0], [100, 10])
+    assert (told.covered_seconds, told.resets, told.marks) == ([120, 60], [0, 1], [[], ["reset"]])
+    assert (told.total("rx_bytes"), told.total("rx_errors")) == (6700, None)
+
+
+def test_a_raw_series_has_a_bucket_between_every_two_readings(minutes, now):
+    minutes(0, 60, 180)
+    told = series(all_interfaces(), now, now + timedelta(minutes=2), parse_step("raw"), UTC_ZONE)
+    assert (told.start, told.rx_bytes) == ([now, now + timedelta(minutes=1)], [60, 120])
+
+
+def test_time_is_covered_once_by_two_interfaces_and_has_no_common_peak(two, interface, now):
+    two(lambda seconds: [interface("eth0", seconds * 100), interface("eth1", seconds * 7)])
+    told = series(all_interfaces(), now, now + timedelta(minutes=1), parse_step("1m"), UTC_ZONE)
+    assert (told.rx_bytes, told.rx_rate, told.rx_peak, told.covered_seconds) == ([6420], [107.0], [None], [60])
+
+
+def test_what_passed_in_a_gap_is_in_the_total_and_not_in_the_rate(store, interface, now):
+    for seconds, rx_bytes in ((0, 0), (60, 6000), (1260, 1_000_000)):
+        store(seconds, network_interfaces=[interface(rx_bytes=rx_bytes)])
+    told = series(all_interfaces(), now, now + timedelta(minutes=21), parse_step("1h"), UTC_ZONE)
+    assert (told.rx_bytes, told.rx_rate, told.covered_seconds, told.marks) == ([1_000_000], [100.0], [60], [["gap"]])
+
+
+def test_usage_is_cut_at_the_midnight_of_the_zone(store, interface, now):
+    for hour in range(0, 40, 2):
+        store(3600 * hour, interval=7200, network_interfaces=[interface(rx_bytes=hour)])
+    rows = usage(
+        all_interfaces(), now, now + timedelta(hours=38), parse_step("1d"), ZoneInfo("Asia/Kolkata"), by_server=False
+    )
+    assert [row.rx_bytes for row in rows] == [12, 24, 2]  # from 12:00, of a day, and to 02:00 there
+    assert [f"{row.start:%d %H:%M}" for row in rows] == ["01 06:30", "01 18:30", "02 18:30"]
+
+
+def test_the_95th_percentile_is_of_five_minute_rates(store, interface, now):
+    counted = 0
+    for slot in range(21):
+        store(300 * slot, interval=300, network_interfaces=[interface(rx_bytes=counted)])
+        counted += 300 * (slot + 1)  # 1, 2, ... 20 bytes a second
+    (row,) = usage(all_interfaces(), now, now + timedelta(minutes=100), parse_step("1d"), UTC_ZONE, by_server=False)
+    assert (row.rx_bytes, row.rx_p95, row.tx_p95) == (300 * 210, 19, 0)
+
+
+@pytest.mark.parametrize(("count", "of"), [(1, 1), (19, 19), (20, 19), (21, 20), (100, 95), (101, 96)])
+def test_the_percentile_is_the_nearest_rank(count: int, of: int):
+    assert percentile(range(count, 0, -1)) == of
+
+
+def test_no_samples_have_no_percentile():
+    assert percentile([]) is None
+
+
+def test_a_ranking_leaves_out_what_is_unknown_and_breaks_ties_by_name(two, interface, now):
+    two(lambda seconds: [interface("eth1", 5 * seconds), interface("eth0", 0, 5 * seconds), interface("lan", seconds)])
+    Interface.objects.create(server_id="nas", name="never")
+    rows = top(all_interfaces(), now, now + timedelta(minutes=1), limit=2)
+    assert [(row.rank, row.interface, row.rx_bytes, row.tx_bytes) for row in rows] == [
+        (1, "eth0", 0, 300),
+        (2, "eth1", 300, 0),
+    ]
+
+
+def test_totals_are_of_this_day_this_month_and_all_time_also_after_merging(store, interface, now):
+    for day in range(0, 61, 5):
+        store(86_400 * day, network_interfaces=[interface(rx_bytes=day)])
+    later = now + timedelta(days=60)  # 30 April, 06:30: of a byte a day
+    before = totals(all_interfaces(), UTC_ZONE, now=later)
+    (of_eth0,) = before.values()
+    assert {name: passed.rx_bytes for name, passed in of_eth0.items()} == {"day": 1, "month": 30, "all": 60}
+    tick(now=later)
+    assert totals(all_interfaces(), UTC_ZONE, now=later) == before
