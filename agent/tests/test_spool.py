@@ -195,7 +195,7 @@ def test_a_batch_the_hub_calls_too_large_is_halved_and_the_smaller_size_is_remem
     assert agent.run() == 75
     assert hub.fired[1:] == ["answer_413", "answer_413", "answer_500"]
     agent.run()
-    assert len(batches(hub)[0]) in {3, 4, 5}
+    assert 2 <= len(batches(hub)[0]) <= 4  # an eighth of the 32
     assert sorted(stored(hub)) == agent.attempted
 
 
