@@ -1,8 +1,7 @@
 """Servers and interfaces: what passed, drawn. Everything measured is read-only, and what is read comes from history."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, NamedTuple, cast
 
 from django.contrib import admin
@@ -10,40 +9,24 @@ from django.db.models import Exists, OuterRef, Prefetch, QuerySet, prefetch_rela
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-from metrics import charts, history
-from metrics.models import Interface, to_ms
-from metrics.periods import PeriodError, parse_instant, sensible_step
-from servers.models import Server, ServerQuerySet, State
+from metrics import history, tables
+from metrics.figures import figures
+from metrics.models import Event, Interface
+from metrics.periods import sensible_step
+from metrics.rows import STATES, InterfaceRow, ServerRow, by_trouble, charted, in_groups, interface_row, server_row
+from metrics.windows import PERIODS, Window, window
+from servers.models import Server, ServerQuerySet
 
-BYTES = ("rx_bytes", "tx_bytes")
-PERIODS = {name: history.SPARKLINE_PERIODS[name] for name in ("1h", "6h", "24h", "7d", "30d", "12m")}
-DEFAULT_PERIOD = "24h"
-DAY = timedelta(days=1)
-NOTABLE_SKEW_SECONDS = 5
-STATES = (State.OFFLINE, State.LATE, State.NEW, State.ONLINE)  # by trouble
-
-Groups = Mapping[int | None, Sequence[Interface]]
+EVENTS_SHOWN = 30
+TABS = {"": "Traffic", "days": "Days", "months": "Months", "hours": "Hours of the week"}
 
 
-class ServerRow(NamedTuple):
-    """A server in a list: rates are bytes per second, and None when they are not known now."""
+class Total(NamedTuple):
+    """The exact bytes of a window."""
 
-    server: Server
-    state: State
-    rx_rate: float | None
-    tx_rate: float | None
-    links: dict[str, int]
-
-
-class InterfaceRow(NamedTuple):
-    """An interface in a list: its row, its latest reading, and what to draw of it."""
-
-    interface: Interface
-    latest: dict[str, Any]
-    link: str
-    rx_rate: float | None
-    tx_rate: float | None
-    drawn: charts.Series | None = None
+    rx_bytes: float | None
+    tx_bytes: float | None
+    covered_share: float
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -97,8 +80,13 @@ class MeasuredAdmin(admin.ModelAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         now = timezone.now()
-        context |= {"now": now, "show_save_and_add_another": False, "show_save_and_continue": False}
-        context |= self.page(request, context["original"], now)
+        context |= {
+            "now": now,
+            "title": str(context["original"]),
+            "show_save_and_add_another": False,
+            "show_save_and_continue": False,
+        }
+        context |= {"periods": PERIODS, **self.page(request, context["original"], now)}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def page(self, request: HttpRequest, found: Any, now: datetime) -> dict[str, Any]:
@@ -117,35 +105,30 @@ class ServerAdmin(MeasuredAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         changelist = super().get_changelist_instance(request)
-        counted = Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
-        prefetch_related_objects(changelist.result_list, counted)
+        prefetch_related_objects(changelist.result_list, with_counted())
         return changelist
 
     def rows(self, found: list[Server], now: datetime) -> list[ServerRow]:
-        rows = [server_row(server, server.counted, now) for server in found]  # type: ignore[attr-defined]
-        return sorted(rows, key=lambda row: (STATES.index(row.state), str(row.server).lower()))
+        return by_trouble(server_row(server, server.counted, now) for server in found)  # type: ignore[attr-defined]
 
     def page(self, request: HttpRequest, found: Server, now: datetime) -> dict[str, Any]:
         in_totals = Exists(Interface.objects.in_totals().filter(pk=OuterRef("pk")))
-        interfaces = {row.name: row for row in Interface.objects.filter(server=found).annotate(is_counted=in_totals)}
-        counted = [row for row in interfaces.values() if row.is_counted] or list(interfaces.values())
-        chosen = interfaces.get(request.GET.get("interface", ""))
+        interfaces = list(Interface.objects.filter(server=found).annotate(is_counted=in_totals))
+        counted = [interface for interface in interfaces if interface.is_counted] or interfaces
+        chosen = next((row for row in interfaces if row.name == request.GET.get("interface")), None)
         seen = window(request, now)
-        groups: Groups = {None: [chosen] if chosen else counted, **{row.pk: [row] for row in interfaces.values()}}
-        drawn = _drawn(groups, seen)
-        rows = [interface_row(found, interface, now, drawn[interface.pk]) for interface in interfaces.values()]
+        known = figures({found.pk: interfaces}, now=now)
+        rows = [interface_row(found, interface, now, known.get(interface.pk)) for interface in interfaces]
         return {
-            "row": server_row(found, counted, now),
+            "row": server_row(found, counted, now, known),
             "snapshot": getattr(found, "snapshot", None),
-            "skew": _notable_skew(found),
-            "boots": found.boots.all()[:20],
-            "rows": sorted(rows, key=lambda row: (row.interface.hidden, not row.latest, row.interface.name)),
-            "names": list(interfaces),
+            "boots": found.boots.all()[:10],
+            "events": Event.objects.filter(server=found)[:EVENTS_SHOWN],
+            "groups": in_groups(rows),
+            "names": [interface.name for interface in interfaces],
             "chosen": chosen.name if chosen else "",
             "counted": [interface.name for interface in counted],
-            "periods": PERIODS,
-            "window": seen,
-            "series": drawn[None],
+            **_drawn([chosen] if chosen else counted, seen),
         }
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
@@ -157,7 +140,6 @@ class ServerAdmin(MeasuredAdmin):
 @admin.register(Interface)
 class InterfaceAdmin(MeasuredAdmin):
     list_filter = ("kind", "hidden")
-    list_select_related = ("server__snapshot",)
     search_fields = ("name", "label", "mac", "server__id", "server__hostname", "server__display_name")
     list_per_page = 200
     fields = ("label", "kind", "counts_in_total", "hidden")
@@ -179,107 +161,35 @@ class InterfaceAdmin(MeasuredAdmin):
         return [interface_row(interface.server, interface, now) for interface in found]
 
     def page(self, request: HttpRequest, found: Interface, now: datetime) -> dict[str, Any]:
-        seen = window(request, now)
-        return {
+        show = request.GET.get("show", "")
+        context = {
             "row": interface_row(found.server, found, now),
             "server": found.server,
             "state": found.server.state(now=now),
-            "periods": PERIODS,
-            "window": seen,
-            "series": _drawn({None: [found]}, seen)[None],
+            "tabs": TABS,
+            "show": show if show in TABS else "",
         }
+        if show == "days":
+            return {**context, "usage": tables.days(found, now)}
+        if show == "months":
+            return {**context, "usage": tables.months(found, now)}
+        if show == "hours":
+            return {**context, "heat": tables.heat(found, now)}
+        return {**context, **_drawn([found], window(request, now))}
 
 
-def server_row(server: Server, counted: Sequence[Interface], now: datetime) -> ServerRow:
-    """Return what a list shows of a server. `counted` are the interfaces of its total; without any, all count."""
-    state = server.state(now=now)
-    latest = _latest(server)
-    names = {interface.name for interface in counted} or set(latest)
-    current = [latest[name] for name in names if name in latest and state == State.ONLINE]
-    links = Counter(link_state(interface, state) for interface in latest.values())
-    return ServerRow(
-        server,
-        state,
-        rx_rate=_sum(interface.get("rx_rate") for interface in current),
-        tx_rate=_sum(interface.get("tx_rate") for interface in current),
-        links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
-    )
+def with_counted() -> Prefetch:
+    """Prefetch, as `counted`, the interfaces of a server's total."""
+    return Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
 
 
-def interface_row(
-    server: Server, interface: Interface, now: datetime, drawn: charts.Series | None = None
-) -> InterfaceRow:
-    state = server.state(now=now)
-    latest = _latest(server).get(interface.name, {})
-    is_now = state == State.ONLINE
-    return InterfaceRow(
-        interface,
-        latest,
-        link=link_state(latest, state),
-        rx_rate=latest.get("rx_rate") if is_now else None,
-        tx_rate=latest.get("tx_rate") if is_now else None,
-        drawn=drawn,
-    )
-
-
-def link_state(latest: dict[str, Any], state: State) -> str:
-    """Return up, down, or unknown: of an interface that is not reported, or by a server that is not heard."""
-    if not latest or state == State.OFFLINE:
-        return "unknown"
-    return "up" if latest["is_up"] else "down"
-
-
-def _latest(server: Server) -> dict[str, dict[str, Any]]:
-    snapshot = getattr(server, "snapshot", None)
-    return {interface["name"]: interface for interface in snapshot.network_interfaces} if snapshot else {}
-
-
-def _notable_skew(server: Server) -> float | None:
-    snapshot = getattr(server, "snapshot", None)
-    skew = snapshot.clock_skew_seconds if snapshot else None
-    return skew if skew is not None and abs(skew) > NOTABLE_SKEW_SECONDS else None
-
-
-def _sum(rates: Any) -> float | None:
-    known = [value for value in rates if value is not None]
-    return sum(known) if known else None
-
-
-class Window(NamedTuple):
-    """The time that a page looks at: a `period` up to now, or, where that is empty, any other."""
-
-    period: str
-    start: datetime
-    end: datetime
-
-
-def window(request: HttpRequest, now: datetime) -> Window:
-    """Return the window that the address asks for: `start` and `end`, or a `period`; a usual one if it is no good."""
-    try:
-        start, end = (parse_instant(request.GET.get(name, ""), now=now) for name in ("start", "end"))
-        if start < end:
-            return Window("", start, min(end, now)) if start < now else Window("", now - DAY, now)
-    except PeriodError:
-        pass
-    period = request.GET.get("period", "")
-    period = period if period in PERIODS else DEFAULT_PERIOD
-    return Window(period, now - PERIODS[period], now)
-
-
-def _drawn(groups: Groups, seen: Window) -> dict[int | None, charts.Series]:
-    """Return the series of each group, all of them from one read."""
+def _drawn(interfaces: Sequence[Interface], seen: Window) -> dict[str, Any]:
+    """Return the window, its series for a chart, and its exact total."""
     step, zone = sensible_step(seen.start, seen.end), timezone.get_current_timezone()
-    found = history.series_by(groups, seen.start, seen.end, step, zone, counters=BYTES)
-    return {group: charted(series) for group, series in found.items()}
-
-
-def charted(series: history.Series) -> charts.Series:
-    return charts.Series(
-        starts=[to_ms(start) for start in series.start],
-        end=to_ms(series.end),
-        rx=series.rx_rate,
-        tx=series.tx_rate,
-        rx_peak=series.rx_peak,
-        tx_peak=series.tx_peak,
-        marks=series.marks,
-    )
+    series = history.series(interfaces, seen.start, seen.end, step, zone, counters=("rx_bytes", "tx_bytes"))
+    covered = sum(series.covered_seconds) / (seen.end - seen.start).total_seconds()
+    return {
+        "window": seen,
+        "series": charted(series),
+        "total": Total(series.total("rx_bytes"), series.total("tx_bytes"), min(covered, 1.0)),
+    }

@@ -8,7 +8,7 @@ what is unknown: a break in the line.
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 WIDTH = 1000.0
@@ -90,6 +90,15 @@ class Spark(NamedTuple):
     tx: str
 
 
+class Stack(NamedTuple):
+    """Areas on top of each other, the first lowest, in a box of WIDTH x HEIGHT."""
+
+    starts: Sequence[int]
+    end: int
+    areas: list[str]
+    highest: float
+
+
 def chart(series: Series, *, unit: str, zone: tzinfo) -> Chart:
     """Draw a series. `unit` is "bytes" or "bits"; labels of the x axis are in `zone`."""
     step = tick_step(max(_highest(series.rx_peak, series.rx), _highest(series.tx_peak, series.tx)), unit)
@@ -129,6 +138,26 @@ def spark(rx: Values, tx: Values) -> Spark:
     axis = 1 + above * scale if above + below else SPARK_HEIGHT / 2
     xs = [index * SPARK_WIDTH / max(len(rx), 1) for index in range(len(rx) + 1)]
     return Spark(round(axis, 2), _area(xs, rx, axis, -scale), _area(xs, tx, axis, scale))
+
+
+def stack(starts: Sequence[int], end: int, columns: Sequence[Values]) -> Stack:
+    """Draw rates on top of each other. What is unknown of one adds nothing."""
+    xs = [_x(edge, starts[0], end) * WIDTH for edge in (*starts, end)]
+    levels = [[0.0] * len(starts)]
+    for values in columns:
+        levels.append([below + (value or 0) for below, value in zip(levels[-1], values, strict=True)])
+    highest = max(levels[-1], default=0.0)
+    scale = -HEIGHT / (highest or 1)
+    everywhere = range(len(starts))
+    areas = [
+        "M"
+        + "L".join(_tops(xs, above, everywhere, HEIGHT, scale))
+        + "L"
+        + "L".join(reversed(list(_tops(xs, below, everywhere, HEIGHT, scale))))
+        + "Z"
+        for below, above in pairwise(levels)
+    ]
+    return Stack(starts, end, areas, highest)
 
 
 def rate_text(rate: float | None, unit: str) -> str:

@@ -7,6 +7,7 @@ from django.contrib.staticfiles.storage import staticfiles_storage
 from django.utils import timezone
 
 from metrics import charts
+from metrics.figures import Figure
 from metrics.site import rate_unit
 
 register = template.Library()
@@ -21,9 +22,21 @@ def rate(context: dict[str, Any], bytes_per_second: float | None) -> str:
     return charts.rate_text(bytes_per_second, _unit(context))
 
 
+@register.filter
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+@register.filter
+def days(number: float) -> str:
+    """Return a number of days in words that fit."""
+    return f"{number:.0f} days" if number < 730 else f"{min(number / 365, 1000):.0f} years"
+
+
 @register.inclusion_tag("metrics/sparkline.html")
-def sparkline(series: charts.Series | None, name: str) -> dict[str, Any]:
-    return {"spark": charts.spark(series.rx, series.tx) if series and not series.is_empty else None, "name": name}
+def sparkline(figure: Figure | None, name: object) -> dict[str, Any]:
+    is_known = figure is not None and any(rate is not None for rate in (*figure.rx_day, *figure.tx_day))
+    return {"spark": charts.spark(figure.rx_day, figure.tx_day) if figure and is_known else None, "name": name}
 
 
 @register.inclusion_tag("metrics/chart.html", takes_context=True)

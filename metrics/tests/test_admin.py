@@ -4,12 +4,19 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from metrics.admin import window
+from metrics import figures
 from metrics.ingest import Report, ingest
-from metrics.models import Heartbeat, Interface
+from metrics.models import Event, Heartbeat, Interface
+from metrics.windows import window
 from servers.models import Server
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    figures.forget()
+
 
 SERVERS = reverse("admin:servers_server_changelist")
 INTERFACES = reverse("admin:metrics_interface_changelist")
@@ -109,9 +116,60 @@ def test_the_exact_instant_stands_behind_how_long_ago(admin_client):
 
 def test_a_server_page_has_each_interface_and_its_day(admin_client):
     server = report(interfaces=("eth0", "eth1"))
-    rows = admin_client.get(page(server)).context["rows"]
+    rows = admin_client.get(page(server)).context["groups"]["Other"]
     assert [row.interface.name for row in rows] == ["eth0", "eth1"]
-    assert [rate for rate in rows[0].drawn.rx if rate is not None][-1] == 1000.0
+    assert [rate for rate in rows[0].figure.rx_day if rate is not None][-1] == 1000.0
+
+
+def test_interfaces_are_grouped_by_their_sort(admin_client):
+    server = report(interfaces=("eth0", "br0", "wg0", "veth1", "odd"))
+    for name, kind in (("eth0", "physical"), ("br0", "bridge"), ("wg0", "wireguard"), ("veth1", "veth")):
+        Interface.objects.filter(name=name).update(kind=kind)
+    groups = admin_client.get(page(server)).context["groups"]
+    assert list(groups) == ["Physical", "Bridge and bond", "VPN", "Container", "Other"]
+
+
+def test_the_total_of_the_window_is_exact(admin_client):
+    context = admin_client.get(page(report(), period="1h")).context
+    assert (context["total"].rx_bytes, context["total"].tx_bytes) == (240_000, 120_000)
+
+
+def test_today_and_this_month_are_told_of_each_interface(admin_client):
+    (row,) = admin_client.get(page(report())).context["groups"]["Other"]
+    assert (row.figure.rx_today, row.figure.tx_month) == (240_000, 120_000)
+
+
+def test_a_speed_below_its_best_is_told(admin_client):
+    server = report(speed_mbps=1000)
+    Interface.objects.update(best_speed_mbps=10_000)
+    assert "below its best, 10 Gbit/s" in admin_client.get(page(server)).text
+
+
+def test_an_interface_that_is_not_reported_any_more_is_marked(admin_client):
+    server = report()
+    server.snapshot.network_interfaces = []
+    server.snapshot.save()
+    assert "gone" in admin_client.get(page(server)).text
+
+
+def test_events_are_told_with_their_interface(admin_client):
+    server = report()
+    Event.objects.create(server=server, number=1, at=timezone.now(), interface="eth0", kind="link_down")
+    assert "link down" in admin_client.get(page(server)).text
+
+
+@pytest.mark.parametrize("show", ["days", "months"])
+def test_an_interface_page_has_its_days_and_months(admin_client, show):
+    report()
+    (row,) = admin_client.get(interface_page(), {"show": show}).context["usage"]
+    assert (row.rx_bytes, row.tx_bytes, row.total, row.resets) == (240_000, 120_000, 360_000, 0)
+
+
+def test_an_interface_page_has_its_hours_of_the_week(admin_client):
+    report()
+    heat = admin_client.get(interface_page(), {"show": "hours"}).context["heat"]
+    assert {cell.level for cells in heat.values() for cell in cells} <= {0, 6}
+    assert max(cell.rate or 0 for cells in heat.values() for cell in cells) == 1500.0
 
 
 def test_a_chart_is_of_the_chosen_interface_and_period(admin_client):
@@ -216,7 +274,7 @@ def test_lists_take_as_many_queries_for_many_servers_as_for_few(admin_client, ad
         admin_client.get(address)
 
 
-@pytest.mark.parametrize(("query", "most"), [({}, 10), ({"interface": "eth3"}, 10), ({"period": "12m"}, 12)])
+@pytest.mark.parametrize(("query", "most"), [({}, 12), ({"interface": "eth3"}, 12), ({"period": "12m"}, 13)])
 def test_a_server_page_takes_few_queries(admin_client, query, most, django_assert_max_num_queries):
     server = report(interfaces=[f"eth{number}" for number in range(20)])
     admin_client.get(page(server))  # content types are looked up once a process

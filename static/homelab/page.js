@@ -58,3 +58,69 @@ document.addEventListener("click", (event) => {
     if (!menu.contains(event.target)) menu.open = false;
   }
 });
+
+// Filter a list by what its items say.
+for (const field of document.querySelectorAll("[data-filter]")) {
+  field.hidden = false;
+  field.addEventListener("input", applyFilters);
+}
+
+function applyFilters() {
+  for (const field of document.querySelectorAll("[data-filter]")) {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const item of document.querySelector(field.dataset.filter).children) {
+      const text = item.textContent.toLowerCase();
+      item.hidden = !words.every((word) => text.includes(word));
+    }
+  }
+}
+
+// Keep what is live up to date: each item keeps its place, and only its contents are exchanged.
+function exchange(old, fresh) {
+  const byKey = new Map([...fresh.children].filter((item) => item.dataset.key).map((item) => [item.dataset.key, item]));
+  if (!byKey.size) {
+    if (!old.contains(document.activeElement)) old.replaceChildren(...fresh.childNodes);
+    return;
+  }
+  for (const item of [...old.children]) {
+    const next = byKey.get(item.dataset.key);
+    if (!next) item.remove();
+    else if (!item.contains(document.activeElement)) item.replaceWith(next);
+    byKey.delete(item.dataset.key);
+  }
+  old.append(...byKey.values());
+}
+
+async function refresh() {
+  if (document.hidden) return;
+  const answer = await fetch(location, { headers: { "X-Requested-With": "refresh" } });
+  if (!answer.ok || answer.redirected) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const part of document.querySelectorAll("[data-live]")) {
+    const fresh = page.getElementById(part.id);
+    if (fresh) exchange(part, fresh);
+  }
+  applyFilters();
+}
+
+if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), 30_000);
+
+// A machine that is being added: ask until it has spoken.
+for (const note of document.querySelectorAll("[data-waiting]")) {
+  const timer = setInterval(async () => {
+    const { server } = await (await fetch(note.dataset.waiting)).json();
+    if (!server) return;
+    const link = document.createElement("a");
+    link.href = server.url;
+    link.textContent = server.name;
+    const text = note.querySelector("[data-text]");
+    if (server.state !== "online") return text.replaceChildren(link, " has its key. Waiting for its first heartbeat.");
+    clearInterval(timer);
+    note.classList.add("arrived");
+    const state = note.querySelector(".state");
+    state.className = "state state-online";
+    state.querySelector("use").setAttribute("href", "#state-online");
+    state.lastChild.textContent = " online";
+    text.replaceChildren(link, " reports. That is all.");
+  }, 2000);
+}

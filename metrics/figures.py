@@ -1,0 +1,122 @@
+"""What lists show of the past of each interface: its last 24 hours, today and this month.
+
+Lists are long, and these figures change slowly, so they are kept for a minute. Of many servers that are not known yet
+they are read in the background, a few servers at a time, and shown from the next look on.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from threading import Lock, Thread
+from typing import NamedTuple
+
+from django.db import connection
+from django.utils import timezone
+
+from metrics import history
+from metrics.charts import Values
+from metrics.models import Interface
+
+KEPT = timedelta(seconds=60)
+AT_ONCE = 10  # servers that a page waits for
+PATIENCE_SECONDS = 0.15
+BYTES = ("rx_bytes", "tx_bytes")
+
+
+class Figure(NamedTuple):
+    """Rates of the last 24 hours, hour by hour, and bytes since midnight and since the first of the month."""
+
+    rx_day: Values
+    tx_day: Values
+    rx_today: float | None
+    tx_today: float | None
+    rx_month: float | None
+    tx_month: float | None
+
+
+Known = dict[int, Figure]  # by interface
+
+_kept: dict[str, tuple[datetime, Known]] = {}  # by server
+_reading = Lock()
+
+
+def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime) -> Known:
+    """Return what is known of the interfaces, which are given by server."""
+    old = [server for server, wanted in interfaces.items() if not _is_kept(server, wanted, now)]
+    if len(old) <= AT_ONCE:
+        _read({server: interfaces[server] for server in old}, now)
+    elif not _reading.locked():
+        thread = Thread(target=_read_all, args=({server: interfaces[server] for server in old}, now), daemon=True)
+        thread.start()
+        thread.join(PATIENCE_SECONDS)
+    kept = [_kept[server][1] for server in interfaces if server in _kept]
+    return {pk: figure for known in kept for pk, figure in known.items()}
+
+
+def total(parts: Sequence[Figure]) -> Figure | None:
+    """Return the figures of several interfaces together; what is unknown of one does not hide the others."""
+    if not parts:
+        return None
+    return Figure(
+        [_sum(hour) for hour in zip(*(part.rx_day for part in parts), strict=True)],
+        [_sum(hour) for hour in zip(*(part.tx_day for part in parts), strict=True)],
+        _sum([part.rx_today for part in parts]),
+        _sum([part.tx_today for part in parts]),
+        _sum([part.rx_month for part in parts]),
+        _sum([part.tx_month for part in parts]),
+    )
+
+
+def forget() -> None:
+    _kept.clear()
+
+
+def _is_kept(server: str, wanted: Sequence[Interface], now: datetime) -> bool:
+    at, known = _kept.get(server, (None, {}))
+    return at is not None and now - at <= KEPT and all(interface.pk in known for interface in wanted)
+
+
+def _read_all(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
+    if not _reading.acquire(blocking=False):
+        return
+    try:
+        servers = list(interfaces)
+        for at in range(0, len(servers), AT_ONCE):
+            _read({server: interfaces[server] for server in servers[at : at + AT_ONCE]}, now)
+    finally:
+        _reading.release()
+        connection.close()
+
+
+def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
+    """Read the figures of a few servers at once, from one answer: the buckets of all three begin on an hour."""
+    local = timezone.localtime(now)
+    today = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    month = today.replace(day=1)
+    hour = local.replace(minute=0, second=0, microsecond=0)
+    hours = [hour - timedelta(hours=back) for back in range(23, -1, -1)]
+    instants = sorted({month, today, *hours, now})
+    groups = {interface.pk: [interface] for group in interfaces.values() for interface in group}
+    found = history.series_between(groups, instants, counters=BYTES) if groups else {}
+    for server, group in interfaces.items():
+        read = {row.pk: _figure(found[row.pk], today, month, hours[0]) for row in group}
+        at, known = _kept.get(server, (now, {}))
+        _kept[server] = (at, {**known, **read}) if now - at <= KEPT else (now, read)
+
+
+def _figure(series: history.Series, today: datetime, month: datetime, day: datetime) -> Figure:
+    def since(start: datetime, column: Values) -> list[float | None]:
+        return [value for at, value in zip(series.start, column, strict=True) if at >= start]
+
+    return Figure(
+        since(day, series.rx_rate),
+        since(day, series.tx_rate),
+        _sum(since(today, series.rx_bytes)),
+        _sum(since(today, series.tx_bytes)),
+        _sum(since(month, series.rx_bytes)),
+        _sum(since(month, series.tx_bytes)),
+    )
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None

@@ -1,0 +1,178 @@
+"""The pages that are not about one row: the overview, who passed most, and what the storage holds."""
+
+import shutil
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from django.conf import settings
+from django.db import connection
+from django.db.models import Count, Prefetch, Q, Sum
+from django.http import HttpRequest
+from django.utils import timezone
+
+from metrics import charts, history
+from metrics.figures import figures
+from metrics.models import Chunk, Event, Heartbeat, Interface
+from metrics.periods import sensible_step
+from metrics.rows import ServerRow, by_trouble, charted, server_row
+from metrics.windows import PERIODS, window
+from servers.models import Server, State
+
+TOP_SHOWN = 20
+STACKED = 6
+EVENTS_SINCE = timedelta(days=1)
+NOTABLE_EVENTS = ("link_down", "speed_below_best", "flapped", "vanished", "reset", "reboot", "clone")
+
+
+class Tile(NamedTuple):
+    row: ServerRow
+    events: int
+
+
+class TopLine(NamedTuple):
+    """An interface that passed much, with its share, in percent, of the most that one passed either way."""
+
+    server: Server
+    interface: Interface
+    rx_bytes: int
+    tx_bytes: int
+    total: int
+    rx_bar: float
+    tx_bar: float
+
+
+class ServerLine(NamedTuple):
+    server: Server
+    rx_bytes: int | None
+    tx_bytes: int | None
+
+
+class Storage(NamedTuple):
+    """Bytes on disk, readings in them, and what that comes to; None where it cannot be told."""
+
+    database_bytes: int
+    sealed_readings: int
+    waiting_heartbeats: int
+    bytes_per_reading: float | None
+    free_bytes: int
+    bytes_per_day: float | None
+    days_until_full: float | None
+
+
+def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    """Return a tile for each server, trouble first."""
+    counted = Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
+    servers = list(Server.objects.with_snapshot().prefetch_related(counted))
+    known = figures({server.pk: server.counted for server in servers}, now=now)
+    recent = Event.objects.filter(number__gte=Event.first_number(now - EVENTS_SINCE), kind__in=NOTABLE_EVENTS)
+    events = dict(recent.order_by().values_list("server_id").annotate(Count("number")))
+    rows = by_trouble(server_row(server, server.counted, now, known) for server in servers)
+    return {
+        "tiles": [Tile(row, events.get(row.server.pk, 0)) for row in rows],
+        "online": sum(row.state == State.ONLINE for row in rows),
+        "rx_rate": sum(row.rx_rate or 0 for row in rows),
+        "tx_rate": sum(row.tx_rate or 0 for row in rows),
+    }
+
+
+def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    """Return the interfaces and servers that passed most in the asked window."""
+    seen = window(request, now)
+    servers = list(Server.objects.all())
+    interfaces = history.fleet(servers, by_server=True)
+    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces))
+    named = {server.pk: server for server in servers}
+    by_name = {(row.server_id, row.name): row for row in interfaces}
+    first = max((max(row.rx_bytes, row.tx_bytes) for row in ranking), default=0) or 1
+    lines = [
+        TopLine(
+            named[row.server_id],
+            by_name[row.server_id, row.interface],
+            row.rx_bytes,
+            row.tx_bytes,
+            row.rx_bytes + row.tx_bytes,
+            rx_bar=round(100 * row.rx_bytes / first, 2),
+            tx_bar=round(100 * row.tx_bytes / first, 2),
+        )
+        for row in ranking
+    ]
+    return {
+        "window": seen,
+        "periods": PERIODS,
+        "lines": lines[:TOP_SHOWN],
+        "more": max(len(lines) - TOP_SHOWN, 0),
+        "named": named,
+        "per_server": _per_server(lines),
+        "stack": _stack([line.interface for line in lines[:STACKED]], seen.start, seen.end),
+    }
+
+
+def storage(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    """Return what the hub holds, what it costs, and how long the disk lasts."""
+    return {
+        "storage": _storage(now),
+        "retention": [
+            ("Readings", settings.RETENTION_READINGS_DAYS, "HOMELAB_RETENTION_READINGS_DAYS"),
+            ("Hours", settings.RETENTION_HOURS_DAYS, "HOMELAB_RETENTION_HOURS_DAYS"),
+            ("Events", settings.RETENTION_EVENTS_DAYS, "HOMELAB_RETENTION_EVENTS_DAYS"),
+        ],
+        "data_dir": settings.DATA_DIR,
+        "vendor": connection.vendor,
+    }
+
+
+def _per_server(lines: list[TopLine]) -> list[ServerLine]:
+    sums: dict[Server, list[int]] = {}
+    for line in lines:
+        of_server = sums.setdefault(line.server, [0, 0])
+        of_server[0] += line.rx_bytes
+        of_server[1] += line.tx_bytes
+    ranked = sorted(sums.items(), key=lambda item: -sum(item[1]))
+    return [ServerLine(server, rx, tx) for server, (rx, tx) in ranked]
+
+
+def _stack(interfaces: list[Interface], start: datetime, end: datetime) -> charts.Stack | None:
+    if not interfaces:
+        return None
+    step, zone = sensible_step(start, end), timezone.get_current_timezone()
+    groups = {interface.pk: [interface] for interface in interfaces}
+    found = history.series_by(groups, start, end, step, zone, counters=("rx_bytes", "tx_bytes"))
+    lines = [charted(found[interface.pk]) for interface in interfaces]
+    both = [[_both(rx, tx) for rx, tx in zip(line.rx, line.tx, strict=True)] for line in lines]
+    return charts.stack(lines[0].starts, lines[0].end, both)
+
+
+def _both(rx: float | None, tx: float | None) -> float | None:
+    return None if rx is None and tx is None else (rx or 0) + (tx or 0)
+
+
+def _storage(now: datetime) -> Storage:
+    size = _database_bytes()
+    sealed = Chunk.objects.aggregate(
+        kept=Sum("count", filter=Q(readings__isnull=False)),
+        recent=Sum("count", filter=Q(start__gte=(now - timedelta(days=14)).date())),
+    )
+    readings = sealed["kept"] or 0
+    each = size / readings if readings else None
+    per_day = each * (sealed["recent"] or 0) / 14 if each else None
+    free = shutil.disk_usage(settings.DATA_DIR).free
+    return Storage(
+        size,
+        readings,
+        Heartbeat.objects.count(),
+        each,
+        free,
+        per_day,
+        free / per_day if per_day else None,
+    )
+
+
+def _database_bytes() -> int:
+    if connection.vendor == "sqlite":
+        name = Path(settings.DATABASES["default"]["NAME"])
+        files = (name.with_name(name.name + suffix) for suffix in ("", "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_database_size(current_database())")
+        return cursor.fetchone()[0]

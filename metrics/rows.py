@@ -1,0 +1,142 @@
+"""Servers and interfaces as pages list them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from metrics import charts, history
+from metrics.figures import Figure, total
+from metrics.models import Interface, Kind, to_ms
+from servers.models import Server, State
+
+NOTABLE_SKEW_SECONDS = 5
+STATES = (State.OFFLINE, State.LATE, State.NEW, State.ONLINE)  # by trouble
+GROUPS = {
+    "Physical": (Kind.PHYSICAL, Kind.WIFI, Kind.VLAN),
+    "Bridge and bond": (Kind.BRIDGE, Kind.BOND),
+    "VPN": (Kind.TUN, Kind.WIREGUARD),
+    "Container": (Kind.VETH,),
+}
+OTHERS = "Other"
+
+
+class ServerRow(NamedTuple):
+    """A server: rates are bytes per second, and None when they are not known now."""
+
+    server: Server
+    state: State
+    rx_rate: float | None
+    tx_rate: float | None
+    links: dict[str, int]
+    skew: float | None
+    figure: Figure | None = None
+
+
+class InterfaceRow(NamedTuple):
+    """An interface, its latest reading, and its figures."""
+
+    interface: Interface
+    latest: dict[str, Any]
+    link: str
+    rx_rate: float | None
+    tx_rate: float | None
+    figure: Figure | None = None
+
+    @property
+    def is_below_its_best(self) -> bool:
+        best, speed = self.interface.best_speed_mbps or 0, self.interface.speed_mbps or 0
+        return 0 < speed < best
+
+    @property
+    def errors(self) -> int:
+        return sum(self.latest.get(name) or 0 for name in ("rx_errors", "tx_errors"))
+
+    @property
+    def drops(self) -> int:
+        return sum(self.latest.get(name) or 0 for name in ("rx_dropped", "tx_dropped"))
+
+
+def server_row(
+    server: Server, counted: Sequence[Interface], now: datetime, known: dict[int, Figure] | None = None
+) -> ServerRow:
+    """Return a server's row. `counted` are the interfaces of its total."""
+    state = server.state(now=now)
+    latest = latest_of(server)
+    current = [latest[row.name] for row in counted if row.name in latest and state == State.ONLINE]
+    links = Counter(link_state(interface, state) for interface in latest.values())
+    return ServerRow(
+        server,
+        state,
+        rx_rate=_sum(interface.get("rx_rate") for interface in current),
+        tx_rate=_sum(interface.get("tx_rate") for interface in current),
+        links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
+        skew=notable_skew(server),
+        figure=total([known[row.pk] for row in counted if row.pk in known]) if known else None,
+    )
+
+
+def interface_row(server: Server, interface: Interface, now: datetime, figure: Figure | None = None) -> InterfaceRow:
+    state = server.state(now=now)
+    latest = latest_of(server).get(interface.name, {})
+    is_now = state == State.ONLINE
+    return InterfaceRow(
+        interface,
+        latest,
+        link=link_state(latest, state),
+        rx_rate=latest.get("rx_rate") if is_now else None,
+        tx_rate=latest.get("tx_rate") if is_now else None,
+        figure=figure,
+    )
+
+
+def by_trouble(rows: Iterable[ServerRow]) -> list[ServerRow]:
+    return sorted(rows, key=lambda row: (STATES.index(row.state), str(row.server).lower()))
+
+
+def in_groups(rows: Iterable[InterfaceRow]) -> dict[str, list[InterfaceRow]]:
+    """Return the rows by sort of interface; those that are hidden, or not reported any more, come last in theirs."""
+    groups: dict[str, list[InterfaceRow]] = {name: [] for name in (*GROUPS, OTHERS)}
+    for row in sorted(rows, key=lambda row: (row.interface.hidden, not row.latest, row.interface.name)):
+        groups[group_of(row.interface)].append(row)
+    return {name: group for name, group in groups.items() if group}
+
+
+def group_of(interface: Interface) -> str:
+    return next((name for name, kinds in GROUPS.items() if interface.kind in kinds), OTHERS)
+
+
+def link_state(latest: dict[str, Any], state: State) -> str:
+    """Return up, down, or unknown: of an interface that is not reported, or by a server that is not heard."""
+    if not latest or state == State.OFFLINE:
+        return "unknown"
+    return "up" if latest["is_up"] else "down"
+
+
+def latest_of(server: Server) -> dict[str, dict[str, Any]]:
+    snapshot = getattr(server, "snapshot", None)
+    return {interface["name"]: interface for interface in snapshot.network_interfaces} if snapshot else {}
+
+
+def notable_skew(server: Server) -> float | None:
+    snapshot = getattr(server, "snapshot", None)
+    skew = snapshot.clock_skew_seconds if snapshot else None
+    return skew if skew is not None and abs(skew) > NOTABLE_SKEW_SECONDS else None
+
+
+def charted(series: history.Series) -> charts.Series:
+    """Return a series of history as the charts take it."""
+    return charts.Series(
+        starts=[to_ms(start) for start in series.start],
+        end=to_ms(series.end),
+        rx=series.rx_rate,
+        tx=series.tx_rate,
+        rx_peak=series.rx_peak,
+        tx_peak=series.tx_peak,
+        marks=series.marks,
+    )
+
+
+def _sum(rates: Iterable[float | None]) -> float | None:
+    known = [value for value in rates if value is not None]
+    return sum(known) if known else None

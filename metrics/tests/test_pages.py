@@ -1,0 +1,145 @@
+import hashlib
+from datetime import timedelta
+
+import pytest
+from django.urls import reverse
+from django.utils import timezone
+
+from metrics import figures
+from metrics.models import Event, Heartbeat, Interface
+from metrics.tests.test_admin import SCRIPT, report
+from servers.models import ApiKey, KeyKind, Server
+
+pytestmark = pytest.mark.django_db
+
+OVERVIEW, TOP, STORAGE, ADD = (reverse(f"admin:{name}") for name in ("index", "top", "storage", "add_machine"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept():
+    figures.forget()
+
+
+def test_a_tile_tells_the_state_the_rates_and_the_month(admin_client):
+    report()
+    (tile,) = admin_client.get(OVERVIEW).context["tiles"]
+    assert (tile.row.state, tile.row.rx_rate, tile.row.figure.rx_month) == ("online", 1000.0, 240_000)
+
+
+def test_tiles_are_sorted_by_trouble_then_by_name(admin_client):
+    for server_id, ago in (("b", 0), ("a", 0), ("z", 3600)):
+        report(server_id, ago=ago, minutes=2)
+    assert [tile.row.server.pk for tile in admin_client.get(OVERVIEW).context["tiles"]] == ["z", "a", "b"]
+
+
+def test_a_tile_counts_the_events_of_a_day(admin_client):
+    server = report()
+    for number, (ago, kind) in enumerate([(1, "link_down"), (2, "link_up"), (30, "link_down")]):
+        at = timezone.now() - timedelta(hours=ago)
+        Event.objects.create(server=server, number=Event.first_number(at) + number, at=at, kind=kind)
+    (tile,) = admin_client.get(OVERVIEW).context["tiles"]
+    assert tile.events == 1
+
+
+def test_the_overview_of_nothing_says_how_to_begin(admin_client):
+    assert "No server yet" in admin_client.get(OVERVIEW).text
+
+
+def test_the_overview_takes_five_queries_when_its_figures_are_known(admin_client, django_assert_max_num_queries):
+    for number in range(4):
+        report(f"server-{number}", minutes=2)
+    admin_client.get(OVERVIEW)
+    with django_assert_max_num_queries(5):
+        admin_client.get(OVERVIEW)
+
+
+def test_figures_are_kept_for_a_minute():
+    server = report()
+    interfaces = {server.pk: list(Interface.objects.all())}
+    now = timezone.now()
+    before = figures.figures(interfaces, now=now)
+    Heartbeat.objects.all().delete()
+    assert figures.figures(interfaces, now=now + timedelta(seconds=59)) == before
+    assert figures.figures(interfaces, now=now + timedelta(seconds=61)) != before
+
+
+def test_figures_of_one_more_interface_are_read_at_once():
+    server = report(interfaces=("eth0", "eth1"))
+    first, second = Interface.objects.all()
+    now = timezone.now()
+    figures.figures({server.pk: [first]}, now=now)
+    assert set(figures.figures({server.pk: [first, second]}, now=now)) == {first.pk, second.pk}
+
+
+def test_a_total_adds_what_is_known():
+    known = figures.Figure([1.0, None], [None, None], 1, None, 1, None)
+    other = figures.Figure([2.0, 3.0], [None, 4.0], 2, None, 2, 5)
+    assert figures.total([known, other]) == figures.Figure([3.0, 3.0], [None, 4.0], 3, None, 3, 5)
+
+
+def test_the_ranking_is_of_the_window(admin_client):
+    report("much", interfaces=("eth0",), minutes=5)
+    report("little", interfaces=("eth0",), minutes=3)
+    context = admin_client.get(TOP, {"period": "1h"}).context
+    assert [(line.server.pk, line.total) for line in context["lines"]] == [("much", 360_000), ("little", 180_000)]
+    assert [line.server.pk for line in context["per_server"]] == ["much", "little"]
+
+
+def test_a_window_without_readings_ranks_nobody(admin_client):
+    report()
+    response = admin_client.get(TOP, {"start": "now-3h", "end": "now-2h"})
+    assert "Nobody passed anything" in response.text
+
+
+def test_a_window_may_be_given_in_local_time(admin_client):
+    report()
+    seen = admin_client.get(TOP, {"from": "2026-01-01T10:00", "to": "2026-01-01T11:00"}).context["window"]
+    assert (seen.end - seen.start, seen.start.hour) == (timedelta(hours=1), 10)
+
+
+def test_storage_tells_bytes_and_retention(admin_client):
+    report()
+    response = admin_client.get(STORAGE)
+    assert response.context["storage"].waiting_heartbeats == 5
+    assert "HOMELAB_RETENTION_READINGS_DAYS" in response.text
+
+
+def test_a_line_to_paste_comes_with_a_fresh_key_of_one_use(admin_client):
+    answer = admin_client.post(ADD)
+    key = ApiKey.objects.get()
+    assert (key.kind, key.uses_left) == (KeyKind.ENROLMENT, 1)
+    assert ApiKey.objects.verify(answer.context["secret"], now=timezone.now()) == key
+    assert answer.text.count(answer.context["secret"]) == 2
+
+
+def test_looking_at_the_page_makes_no_key(admin_client):
+    admin_client.get(ADD)
+    assert not ApiKey.objects.exists()
+
+
+def test_the_agent_is_served_as_the_page_says_it_is(admin_client, client):
+    sent = b"".join(client.get(reverse("agent-file")).streaming_content)
+    assert hashlib.sha256(sent).hexdigest() == admin_client.get(ADD).context["sha256"]
+
+
+def test_a_machine_has_arrived_once_it_reports(admin_client):
+    address = reverse("admin:arrived", args=["0123456789"])
+    assert admin_client.get(address).json() == {"server": None}
+    server = Server.objects.create(id="nas-01", hostname="nas-01")
+    ApiKey.objects.make(KeyKind.AGENT, server=server, label="enrolled with 0123456789")
+    assert admin_client.get(address).json()["server"]["state"] == "new"
+    report()
+    assert admin_client.get(address).json()["server"]["state"] == "online"
+
+
+@pytest.mark.parametrize("address", [OVERVIEW, TOP, STORAGE])
+def test_names_are_untrusted_on_every_page(admin_client, address):
+    report(interfaces=(SCRIPT,))
+    Server.objects.update(display_name=SCRIPT)
+    assert SCRIPT not in admin_client.get(address).text
+
+
+@pytest.mark.parametrize("address", [OVERVIEW, TOP, STORAGE, ADD])
+def test_pages_are_for_staff_who_may_see_servers(client, django_user_model, address):
+    client.force_login(django_user_model.objects.create_user("someone", is_staff=True))
+    assert client.get(address).status_code == 403

@@ -1,0 +1,42 @@
+"""Which time a page looks at, as its address says."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from django.http import HttpRequest
+from django.utils import timezone
+
+from metrics import history
+from metrics.periods import PeriodError, parse_instant
+
+PERIODS = {name: history.SPARKLINE_PERIODS[name] for name in ("1h", "6h", "24h", "7d", "30d", "12m")}
+DEFAULT_PERIOD = "24h"
+
+
+class Window(NamedTuple):
+    """A `period` up to now, or, where that is empty, any other time."""
+
+    period: str
+    start: datetime
+    end: datetime
+
+
+def window(request: HttpRequest, now: datetime) -> Window:
+    """Return the window that the address asks for: `start` and `end`, or a `period`; the usual one if it is no good."""
+    start, end = _instants(request, now) or (now, now)
+    if start < min(end, now):
+        return Window("", start, min(end, now))
+    period = request.GET.get("period", "")
+    period = period if period in PERIODS else DEFAULT_PERIOD
+    return Window(period, now - PERIODS[period], now)
+
+
+def _instants(request: HttpRequest, now: datetime) -> tuple[datetime, datetime] | None:
+    """Return `start` and `end`, with their zones, or `from` and `to`, as a form's fields give local times."""
+    try:
+        if "start" in request.GET:
+            return parse_instant(request.GET["start"], now=now), parse_instant(request.GET.get("end", ""), now=now)
+        local = [timezone.make_aware(datetime.fromisoformat(request.GET[name])) for name in ("from", "to")]
+        return local[0], local[1]
+    except (PeriodError, KeyError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,53 @@
+"""Adding a machine: a key for one enrolment, the line to paste there, and whether it has spoken yet."""
+
+import hashlib
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import PermissionDenied
+from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse
+from django.urls import reverse
+from django.utils import timezone
+
+from servers.models import ApiKey, KeyKind, Server
+
+AGENT_FILE = Path(settings.BASE_DIR) / "agent" / "homelab_agent.py"
+VALID_FOR = timedelta(hours=1)
+
+
+def add_machine(request: HttpRequest, now: datetime) -> dict[str, Any]:
+    """Return what the page shows; once asked to by POST, a fresh key with it, which is in no address and no session."""
+    hub = request.build_absolute_uri("/").rstrip("/")
+    context = {"hub": hub, "agent_url": hub + reverse("agent-file"), "sha256": agent_digest(), "valid_for": VALID_FOR}
+    if request.method != "POST":
+        return context
+    if not request.user.has_perm("servers.add_apikey"):
+        raise PermissionDenied
+    key, secret = ApiKey.objects.make(KeyKind.ENROLMENT, label="add a machine", expires_at=now + VALID_FOR, uses_left=1)
+    return {**context, "secret": secret, "key": key}
+
+
+def arrived(request: HttpRequest, prefix: str) -> HttpResponse:
+    """Tell which machine enrolled with a key, and whether it has reported: null until it did."""
+    enrolled = ApiKey.objects.filter(label=f"enrolled with {prefix}").select_related("server__snapshot").first()
+    server = enrolled.server if enrolled else None
+    return JsonResponse({"server": _arrival(server) if server else None})
+
+
+def agent_file(request: HttpRequest) -> FileResponse:
+    """Send the agent, as this hub's version of it."""
+    return FileResponse(AGENT_FILE.open("rb"), content_type="text/x-python; charset=utf-8")
+
+
+def agent_digest() -> str:
+    return hashlib.sha256(AGENT_FILE.read_bytes()).hexdigest()
+
+
+def _arrival(server: Server) -> dict[str, str]:
+    return {
+        "name": str(server),
+        "state": server.state(now=timezone.now()),
+        "url": reverse("admin:servers_server_change", args=[server.pk]),
+    }
