@@ -27,7 +27,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.increases import final_until, increases
-from metrics.models import Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
 from servers.models import Boot, Server
@@ -289,8 +289,8 @@ def totals(interfaces: Sequence[Interface], zone: ZoneInfo, *, now: datetime) ->
     if not interfaces:
         return {}
     day, month = (to_ms(current_period(now, step, zone)) for step in (Step(DAY), Step(0, 1)))
-    sealed = [limit for limit in final_until(interfaces).values() if limit]
-    monday = day_start(week_of(day_of(min([month, *sealed]))))
+    final = min(final_until(interfaces).values()) or _oldest_waiting(interfaces)
+    monday = day_start(week_of(day_of(min(month, final))))
     before: dict[int, list[tuple[int, int]]] = defaultdict(list)
     # Chunks that start before a Monday end by it, so that their own totals say all that passed until then.
     chunks = Chunk.objects.filter(interface__in=interfaces, start__lt=day_of(monday)).order_by()
@@ -399,6 +399,11 @@ def _weeks(start: int, end: int) -> Iterator[tuple[int, int]]:
 def _following(newest: datetime | None, after: datetime | None, end: datetime) -> datetime | None:
     """Return an instant up to which the first sealed reading after `end` lies, or None where there is none."""
     return newest if newest is not None and newest > end else after
+
+
+def _oldest_waiting(interfaces: Sequence[Interface]) -> int:
+    log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
+    return to_ms(log.aggregate(oldest=Min("collected_at"))["oldest"] or EPOCH)
 
 
 def _passed(buckets: Buckets, first: int, older: Sequence[tuple[int, int]]) -> Passed:
