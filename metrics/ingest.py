@@ -157,10 +157,10 @@ def _lock(report: Report) -> tuple[Snapshot, bool]:
     Snapshot and server are not saved yet where there are none.
     """
     locked = Snapshot.objects.select_for_update(of=("self",)).select_related("server", "boot")
-    snapshot = locked.filter(server=report.server_id).first()
-    if snapshot is not None:
-        return snapshot, True
-    server = Server.objects.filter(id=report.server_id).first()
+    try:
+        return locked.get(server=report.server_id), True
+    except Snapshot.DoesNotExist:
+        server = Server.objects.filter(id=report.server_id).first()
     return Snapshot(server=server or Server(id=report.server_id, hostname=report.hostname)), server is not None
 
 
@@ -275,9 +275,10 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
     newer = [arrival for arrival in fresh if arrival.is_newer]
     changes = {}
     if newer:
-        events.record(snapshot.server_id, _reports(snapshot, newer), best_speeds)
+        before = _readings_of(snapshot)
+        events.record(snapshot.server_id, _reports(snapshot, before, newer), best_speeds)
         _note_server(snapshot.server, newer)
-        changes = _latest(snapshot, newer, now)
+        changes = _latest(before, newer, now)
     Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, **changes)
 
 
@@ -383,7 +384,8 @@ def _note_server(server: Server, newer: list[_Arrival]) -> None:
         Server.objects.filter(pk=server.pk).update(**changes)
 
 
-def _latest(snapshot: Snapshot, newer: list[_Arrival], now: datetime) -> dict[str, Any]:
+def _latest(before: dict[str, Reading], newer: list[_Arrival], now: datetime) -> dict[str, Any]:
+    """Return what becomes of the snapshot, whose readings were those of `before`."""
     newest = newer[-1]
     changes: dict[str, Any] = {
         "collected_at": newest.collected_at,
@@ -398,7 +400,7 @@ def _latest(snapshot: Snapshot, newer: list[_Arrival], now: datetime) -> dict[st
     reported = [arrival for arrival in newer if arrival.report.network_interfaces is not None]
     if reported:
         latest = reported[-1]
-        before = reported[-2].readings if len(reported) > 1 else _readings_of(snapshot)
+        before = reported[-2].readings if len(reported) > 1 else before
         changes["interfaces_at"] = latest.collected_at
         changes["network_interfaces"] = [
             {**interface, **_rates(before.get(interface["name"]), latest.readings[interface["name"]])}
@@ -419,7 +421,7 @@ def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
     }
 
 
-def _reports(snapshot: Snapshot, newer: list[_Arrival]) -> list[Seen]:
+def _reports(snapshot: Snapshot, before: dict[str, Reading], newer: list[_Arrival]) -> list[Seen]:
     """Return what was reported, the snapshot first if there is any, for comparing each with the next."""
     seen = [
         _seen(each.collected_at, each.boot, each.report.uptime, each.report.network_interfaces, each.readings)
@@ -428,10 +430,7 @@ def _reports(snapshot: Snapshot, newer: list[_Arrival]) -> list[Seen]:
     if snapshot.collected_at is None:
         return seen
     latest = snapshot.network_interfaces if snapshot.interfaces_at else None
-    return [
-        _seen(snapshot.collected_at, snapshot.boot, snapshot.uptime_seconds, latest, _readings_of(snapshot)),
-        *seen,
-    ]
+    return [_seen(snapshot.collected_at, snapshot.boot, snapshot.uptime_seconds, latest, before), *seen]
 
 
 def _seen(

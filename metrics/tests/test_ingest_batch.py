@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from metrics import seal
 from metrics.ingest import Receipt, Report, TooOld, UnknownServer, ingest, ingest_batch
-from metrics.models import Chunk, Heartbeat, Interface
+from metrics.models import Chunk, Event, Heartbeat, Interface
 from servers.models import Boot, Server, Snapshot
 
 NOW = datetime(2026, 3, 1, 6, 30, tzinfo=UTC)
@@ -130,7 +130,7 @@ def test_a_batch_takes_as_many_queries_as_one_heartbeat(db: None, count: int):
     assert len(many) == len(one)
 
 
-LINKS = [None, [], [link()], [link("eth1", 7, mac="a")], [link(rx_bytes=9000, speed_mbps=10), link("eth1")]]
+LINKS = [[], [link()], [link("eth1", 7, mac="a")], [link(rx_bytes=9000, speed_mbps=10), link("eth1")]]
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from("ab"), st.sampled_from(LINKS)), max_size=12))
@@ -164,9 +164,10 @@ def left_by(work) -> Any:
         for snapshot in snapshots:
             snapshot["boot_id"] = boots[snapshot["boot_id"]]
         interfaces = [{**row, "id": None} for row in Interface.objects.order_by("name").values()]
+        events = list(Event.objects.order_by("number").values_list("kind", "interface", "at", "before", "after"))
         servers = [{**row, "created_at": None} for row in Server.objects.values()]
         transaction.set_rollback(True)
-    return answer, log, snapshots, interfaces, servers
+    return answer, log, snapshots, interfaces, servers, events
 
 
 # Sealed ones
