@@ -166,7 +166,9 @@ def elapses(draw: st.DrawFn, interval: int) -> int:
     kind = draw(st.integers(0, 15))
     if kind < 9:
         return interval
-    if kind < 11:
+    if kind == 9:
+        return draw(st.sampled_from([interval * 5 // 2, interval * 5 // 2 + 1, 10 * MINUTE, 10 * MINUTE + 1]))
+    if kind == 10:
         return draw(st.integers(1, 3 * interval))
     longest = {11: 15 * MINUTE, 12: 3 * HOUR, 13: 30 * HOUR, 14: 5 * DAY, 15: 25 * DAY}[kind]
     return draw(st.integers(1, longest))

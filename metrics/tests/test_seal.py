@@ -48,11 +48,14 @@ def count(store: Callable[..., Any], interface: Callable[..., Any]) -> Callable[
 
 
 def contents() -> dict[tuple[str, date], Any]:
-    """What the chunks hold, unpacked."""
-    return {
-        (chunk.interface.name, chunk.start): (chunk.days, chunk.get_readings(), chunk.get_hours())
-        for chunk in Chunk.objects.select_related("interface")
-    }
+    """What the chunks hold, unpacked; boots by the order in which they were first seen."""
+    found, boots = {}, []
+    for chunk in Chunk.objects.select_related("interface").order_by("start", "interface__name"):
+        readings = chunk.get_readings()
+        boots += sorted(set(readings["boot"]) - set(boots))
+        readings["boot"] = [boots.index(boot) for boot in readings["boot"]]
+        found[chunk.interface.name, chunk.start] = (chunk.days, readings, chunk.get_hours())
+    return found
 
 
 def hours(start: datetime = NOW, count: int = 3) -> list[int]:
