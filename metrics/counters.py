@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from itertools import accumulate, chain
-from operator import lt, mul, ne, or_, sub
+from operator import add, lt, mul, ne, or_, sub
 from typing import NamedTuple
 
 COUNTERS = (
@@ -146,14 +146,15 @@ def columns(readings: Sequence[Reading]) -> dict[str, list[int]]:
 class Chain(NamedTuple):
     """A run of readings, each the predecessor of the next, as cumulative columns: the unrolled counter.
 
-    `counters` are the readings' own columns; `total` has, for each counter asked for and each of TOTALS, the sum up
-    to each reading; `peaks` the rate of the step that ends at each reading; `known` how long each optional counter
-    was reported. `marks` maps the index of a reading to the marks of the step that ends at it, where there are any.
+    `counters` are the readings' own columns. `total` has, for each counter asked for and each of TOTALS that is not
+    always 0, the sum up to each reading; `peaks` the rate of the step that ends at each reading; `known` how long an
+    optional counter was reported, None for never. `marks` maps the index of a reading to the marks of the step that
+    ends at it, where there are any.
     """
 
     at: Sequence[int]
     counters: Columns
-    total: dict[str, list[int]]
+    total: dict[str, Sequence[int]]
     peaks: dict[str, list[int]]
     known: dict[str, Sequence[int] | None]
     marks: dict[int, int]
@@ -189,20 +190,17 @@ class Buckets(NamedTuple):
 
 def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str] = COUNTERS) -> Buckets:
     """Return what passed in each bucket between consecutive `edges`: differences of C, so that parts add up."""
-    count = len(edges) - 1
-    buckets = empty_buckets(count, wanted)
+    buckets = empty_buckets(len(edges) - 1, wanted)
     for line in chains:
-        at_edge = [bisect_right(line.at, edge) for edge in edges]
+        points = _points(line.at, edges)
+        covered = _differences(line.total["covered_ms"], points)
         for name, totals in line.total.items():
-            sums = buckets.sums[name]
-            increases = _differences(line.at, totals, edges, at_edge)
-            known = line.known.get(name)
-            if known is None and name in line.known:
-                continue  # never reported
-            seen = _differences(line.at, known, edges, at_edge) if known is not None else None
-            for index, increase in enumerate(increases):
-                if seen is None or seen[index] > 0:
-                    sums[index] = max(sums[index], 0) + increase
+            passed = covered if totals is line.total["covered_ms"] else _differences(totals, points)
+            known = line.known.get(name, line.at)
+            if name not in line.known:
+                buckets.sums[name][:] = map(add, buckets.sums[name], passed)
+            elif known is not None:
+                _add_reported(buckets.sums[name], passed, _differences(known, points))
         _add_peaks(buckets, line, edges)
         _add_marks(buckets, line, edges)
     return buckets
@@ -286,18 +284,22 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
         if passed.marks:
             marks[index + 1] = passed.marks
 
-    clean = list(elapsed)
-    uncovered = {name: [0] * len(elapsed) for name in REQUIRED[:2]}
-    for index, mark in marks.items():
-        if mark & UNCLEAN:
-            clean[index - 1] = 0
-            for name, values in uncovered.items():
-                values[index - 1] = increases[name][index - 1]
-    total = {name: _cumulative(increases[name]) for name in wanted}
-    total["rx_uncovered"] = _cumulative(uncovered["rx_bytes"])
-    total["tx_uncovered"] = _cumulative(uncovered["tx_bytes"])
-    total["covered_ms"] = _cumulative(clean)
-    total["up_ms"] = _cumulative(map(mul, clean, readings["link"]))
+    total: dict[str, Sequence[int]] = {name: _cumulative(increases[name]) for name in wanted}
+    unclean = [index - 1 for index, mark in marks.items() if mark & UNCLEAN]
+    clean = elapsed
+    if unclean:
+        clean = list(elapsed)
+        for index in unclean:
+            clean[index] = 0
+        for name, increased in zip(TOTALS[:2], REQUIRED[:2], strict=True):
+            uncovered = [0] * len(elapsed)
+            for index in unclean:
+                uncovered[index] = increases[increased][index]
+            total[name] = _cumulative(uncovered)
+    total["covered_ms"] = _cumulative(clean) if unclean else at
+    links = readings["link"]
+    if max(links):
+        total["up_ms"] = total["covered_ms"] if min(links) else _cumulative(map(mul, clean, links))
     return Chain(
         at=at,
         counters=readings,
@@ -305,10 +307,7 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
         peaks={
             peak: [
                 0,
-                *(
-                    passed * 1000 // duration if duration else 0
-                    for passed, duration in zip(increases[name], clean, strict=True)
-                ),
+                *(passed * 1000 // span if span else 0 for passed, span in zip(increases[name], clean, strict=True)),
             ]
             for peak, name in zip(PEAKS, REQUIRED, strict=False)
         },
@@ -366,18 +365,30 @@ def _reading(readings: Columns, index: int) -> Reading:
     return Reading(*(readings[name][index] if name in readings else UNKNOWN for name in COLUMNS))
 
 
-def _differences(at: Sequence[int], totals: Sequence[int], edges: Sequence[int], at_edge: list[int]) -> list[int]:
-    last = len(at)
-    values = []
-    for edge, index in zip(edges, at_edge, strict=True):
-        if index == 0:
-            values.append(totals[0])
-        elif index == last:
-            values.append(totals[-1])
+def _points(at: Sequence[int], edges: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """Return where each edge lies: between which two readings, how far behind the first, of how long a step."""
+    last = len(at) - 1
+    points = []
+    for edge in edges:
+        index = bisect_right(at, edge)
+        if 0 < index <= last:
+            start = at[index - 1]
+            points.append((index - 1, index, edge - start, at[index] - start))
         else:
-            before, start = totals[index - 1], at[index - 1]
-            values.append(before + (totals[index] - before) * (edge - start) // (at[index] - start))
+            points.append((min(index, last), min(index, last), 0, 1))
+    return points
+
+
+def _differences(totals: Sequence[int], points: list[tuple[int, int, int, int]]) -> list[int]:
+    values = [(before := totals[a]) + (totals[b] - before) * since // span for a, b, since, span in points]
     return list(map(sub, values[1:], values))
+
+
+def _add_reported(sums: list[int], passed: list[int], seen: list[int]) -> None:
+    """Add what passed an optional counter, in the buckets in which it was reported."""
+    for index, increase in enumerate(passed):
+        if seen[index] > 0:
+            sums[index] = max(sums[index], 0) + increase
 
 
 def _add_peaks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
