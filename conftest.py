@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from rest_framework.test import APIClient
 
+from metrics import memory
 from servers.models import ApiKey, KeyKind, Server
 
 settings.register_profile("homelab", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
@@ -26,6 +27,11 @@ def plain_static_files(settings: Any) -> None:
     """No test waits for static files to be collected, hashed and compressed."""
     plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> None:
+    memory.forget()
 
 
 @pytest.fixture(autouse=True)

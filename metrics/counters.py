@@ -155,7 +155,7 @@ class Chain(NamedTuple):
     at: Sequence[int]
     counters: Columns
     total: dict[str, Sequence[int]]
-    peaks: dict[str, list[int]]
+    peaks: dict[str, Sequence[int]]
     known: dict[str, Sequence[int] | None]
     marks: dict[int, int]
 
@@ -183,6 +183,10 @@ class Buckets(NamedTuple):
     sums: dict[str, list[int]]
     peaks: dict[str, list[int]]
     marks: list[int]
+
+    def column(self, name: str) -> list[int]:
+        """Return the sums or the peaks of this name, or the `marks`."""
+        return {**self.sums, **self.peaks, "marks": self.marks}[name]
 
     def is_known(self, index: int) -> bool:
         return self.sums["covered_ms"][index] > 0 or self.marks[index] > 0
@@ -408,5 +412,5 @@ def _add_marks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
         ends_in = bisect_left(edges, end) - 1
         for bucket in range(max(bisect_right(edges, start) - 1, 0), min(ends_in, len(buckets.marks) - 1) + 1):
             buckets.marks[bucket] |= marks
-        if marks & RESET and 0 <= ends_in < len(buckets.marks):
+        if marks & RESET and "resets" not in chain.total and 0 <= ends_in < len(buckets.marks):
             buckets.sums["resets"][ends_in] += 1

@@ -26,7 +26,7 @@ from metrics.counters import (
     rate,
     unroll,
 )
-from metrics.increases import final_until, increases
+from metrics.increases import final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
@@ -161,7 +161,7 @@ class SparklinePoint(TypedDict):
 
 def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
     """Return the named interface, or those that count in the server's total; all of them when none does by rule."""
-    of_server = Interface.objects.filter(server=server)
+    of_server = Interface.objects.with_revision().filter(server=server)
     if name is not None:
         return list(of_server.filter(name=name))
     return list(of_server.in_totals()) or list(of_server)
@@ -169,7 +169,7 @@ def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
 
 def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool) -> list[Interface]:
     """Return the interfaces of the servers, the named ones or all; by server, those that count in its total."""
-    found = Interface.objects.filter(server__in=servers).order_by("server_id", "name")
+    found = Interface.objects.with_revision().filter(server__in=servers).order_by("server_id", "name")
     if name is not None:
         return list(found.filter(name=name))
     if not by_server:
@@ -347,8 +347,8 @@ def sparkline(server: Server, period: str, interface: str | None, *, now: dateti
     Of one interface, or, without one, of all that count in the server's total. No such interface: no points.
     """
     start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
-    found = readings(interfaces_of(server, interface), start, end, BYTES)
-    return _points_of_all([unroll(line, BYTES) for line in found.values()], start, end)
+    lines = unrolled(interfaces_of(server, interface), start, end, BYTES)
+    return _points_of_all(list(lines.values()), start, end)
 
 
 def export_readings(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedReading]:

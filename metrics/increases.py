@@ -1,49 +1,101 @@
 """What passed between any instants: from the chunks' hours where these are final, all else from readings.
 
-The answer is the same whichever it is computed from, and the same before and after sealing.
+The answer is the same whichever it is computed from, and the same before and after sealing. Hours serve as a chain
+whose steps are hours: the same differences answer for both.
 """
 
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from django.db.models import Min
 
-from metrics.counters import COUNTERS, UNKNOWN, Buckets, add_buckets, empty_buckets, measure, unroll
+from metrics import memory
+from metrics.counters import (
+    COUNTERS,
+    PEAKS,
+    REQUIRED,
+    TOTALS,
+    UNKNOWN,
+    Buckets,
+    Chain,
+    add_buckets,
+    empty_buckets,
+    measure,
+    splice,
+    unroll,
+)
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, to_ms
 from metrics.readings import readings, sealed_readings
+
+FOREVER = 2**62
+
+
+class Hours(NamedTuple):
+    """The hours of one interface since `start` (ms): final up to `limit`; their readings gone before `kept_from`."""
+
+    start: int
+    limit: int
+    kept_from: int
+    line: Chain | None
+
+
+class _Lines(NamedTuple):
+    """Unrolled readings that answer for any window from `start` to `end` (ms)."""
+
+    start: int
+    end: int
+    chains: list[Chain]
 
 
 def increases(
     interfaces: Sequence[Interface], instants: Sequence[int], counters: Sequence[str] = COUNTERS
 ) -> dict[int, Buckets]:
     """Return what passed each interface, by its id, between consecutive `instants` (ms)."""
-    totals = {interface.pk: empty_buckets(len(instants) - 1, counters) for interface in interfaces}
     if len(instants) < 2 or not interfaces:
-        return totals
+        return {interface.pk: empty_buckets(max(len(instants) - 1, 0), counters) for interface in interfaces}
     if not _is_by_hours(instants):
-        _add_readings(totals, interfaces, instants, counters)
-        return totals
-    by_limit: dict[int, list[Interface]] = defaultdict(list)
-    for interface, limit in final_until(interfaces).items():
-        by_limit[min(max(limit, instants[0]), instants[-1])].append(interface)
-    for limit, group in by_limit.items():
-        _add_hours(totals, group, instants, limit, counters)
-        if limit < instants[-1]:
-            _add_readings(totals, group, instants, counters, start=limit)
+        lines = unrolled(interfaces, instants[0], instants[-1], counters)
+        return {interface: measure(chains, instants, counters) for interface, chains in lines.items()}
+    hours = _hours_of(interfaces, instants[0], counters)
+    totals = _of_whole_hours(interfaces, hours, instants, counters)
+    _add_cut_hours(totals, interfaces, hours, instants, counters)
+    _add_newest(totals, interfaces, hours, instants, counters)
     return totals
 
 
-def _is_by_hours(instants: Sequence[int]) -> bool:
-    """Tell whether whole hours serve: buckets of an hour or more, on the hour or few enough that are not."""
-    inner = instants[1:-1]
-    shortest = min((after - before for before, after in pairwise(inner)), default=HOUR_MS)
-    if shortest < HOUR_MS:
-        return False
-    if instants[-1] - instants[0] < 2 * HOUR_MS:
-        return all(instant % HOUR_MS == 0 for instant in instants)
-    return shortest >= 6 * HOUR_MS or all(instant % HOUR_MS == 0 for instant in inner)
+def unrolled(
+    interfaces: Sequence[Interface], start: int, end: int, counters: Sequence[str] = COUNTERS
+) -> dict[int, list[Chain]]:
+    """Return the unrolled readings of each interface, by its id, that any instant from `start` to `end` needs.
+
+    They may reach further; those of the same revision are read once.
+    """
+    found: dict[int, list[Chain]] = {}
+    missing: list[Interface] = []
+    for interface in interfaces:
+        for key in _keys(interface, start, end, counters):
+            kept: _Lines | None = memory.recall(key, interface.revision)
+            if kept is not None and kept.start <= start and end <= kept.end:
+                found[interface.pk] = kept.chains
+                break
+        else:
+            missing.append(interface)
+    if missing:
+        loaded = readings(missing, start, end, counters)
+        for interface in missing:
+            of_interface = loaded[interface.pk]
+            chains = [_compact(chain) for chain in unroll(of_interface, counters)]
+            found[interface.pk] = chains
+            # Where the readings end before the window does, there are none after it either.
+            since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > start else start
+            until = FOREVER if not of_interface["at"] or of_interface["at"][-1] < end else end
+            key = _keys(interface, start, end, counters)[-1]
+            memory.keep(key, interface.revision, _Lines(since, until, chains), rows=len(of_interface["at"]))
+    return found
 
 
 def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
@@ -59,7 +111,7 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
         first_waiting = oldest.get(interface.server_id)
         newest_sealed = to_ms(interface.sealed_until) if interface.sealed_until else None
         if first_waiting is None:
-            limits[interface] = 2**62
+            limits[interface] = FOREVER
         elif newest_sealed is None:
             limits[interface] = 0
         elif newest_sealed <= first_waiting:
@@ -74,101 +126,195 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
     return limits
 
 
-def _add_readings(
-    totals: dict[int, Buckets],
-    interfaces: Sequence[Interface],
-    instants: Sequence[int],
-    counters: Sequence[str],
-    *,
-    start: int | None = None,
-) -> None:
-    """Add what readings say of the buckets, from `start` on."""
-    first = bisect_right(instants, start) - 1 if start is not None else 0
-    cut = [max(instants[first], start or instants[first]), *instants[first + 1 :]]
-    for interface, found in readings(interfaces, cut[0], cut[-1], counters).items():
-        part = measure(unroll(found, counters), cut, counters)
-        for index in range(len(cut) - 1):
-            add_buckets(totals[interface], first + index, part, index, index + 1)
+def _is_by_hours(instants: Sequence[int]) -> bool:
+    """Tell whether whole hours serve: buckets of an hour or more, on the hour or few enough that are not."""
+    inner = instants[1:-1]
+    shortest = min((after - before for before, after in pairwise(inner)), default=HOUR_MS)
+    if shortest < HOUR_MS:
+        return False
+    if instants[-1] - instants[0] < 2 * HOUR_MS:
+        return all(instant % HOUR_MS == 0 for instant in instants)
+    return shortest >= 6 * HOUR_MS or all(instant % HOUR_MS == 0 for instant in inner)
 
 
-def _add_hours(
-    totals: dict[int, Buckets],
-    interfaces: Sequence[Interface],
-    instants: Sequence[int],
-    limit: int,
-    counters: Sequence[str],
-) -> None:
-    """Add what the chunks' hours say of the buckets up to `limit`; of the hours that a bucket cuts, the readings."""
-    cut = [*instants[: bisect_left(instants, limit)], limit]
-    if len(cut) < 2:
-        return
-    pieces: dict[int, list[int]] = defaultdict(list)
-    for instant in cut:
-        if instant % HOUR_MS:
-            pieces[instant // HOUR_MS * HOUR_MS].append(instant)
-    ids = {interface.pk: interface for interface in interfaces}
-    pruned: dict[int, dict[int, tuple[Buckets, int]]] = defaultdict(dict)
-    chunks = Chunk.objects.filter(interface__in=ids).around(cut[0], cut[-1]).with_hours()
+def _keys(interface: Interface, start: int, end: int, counters: Sequence[str]) -> list[tuple[object, ...]]:
+    """Return under which keys a window may be kept; the last is its own: the window's, or that of one hour."""
+    keys: list[tuple[object, ...]] = [("lines", interface.pk, *counters)]
+    if end - start <= 3 * HOUR_MS:
+        keys.append(("lines", interface.pk, start // HOUR_MS, *counters))
+    return keys
+
+
+def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[str]) -> dict[int, Hours]:
+    """Return the hours of each interface, by its id, from `start` or before until now."""
+    found: dict[int, Hours] = {}
+    missing: list[Interface] = []
+    for interface in interfaces:
+        kept: Hours | None = memory.recall(("hours", interface.pk, *counters), interface.revision)
+        if kept is not None and kept.start <= start:
+            found[interface.pk] = kept
+        else:
+            missing.append(interface)
+    if missing:
+        limits = final_until(missing)
+        chunks: dict[int, list[Chunk]] = defaultdict(list)
+        since = Chunk.objects.filter(interface__in=[interface.pk for interface in missing]).since(start)
+        for chunk in since.with_hours():
+            chunks[chunk.interface_id].append(chunk)
+        for interface in missing:
+            of_interface = chunks[interface.pk]
+            line = _hours_line(of_interface, counters)
+            kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
+            hours = Hours(start, limits[interface], kept_from, line)
+            found[interface.pk] = hours
+            rows = 2 * len(line.at) if line else 0
+            memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
+    return found
+
+
+def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
+    """Return consecutive chunks as a chain of which each step is an hour."""
+    if not chunks:
+        return None
+    start, end = chunks[0].start_ms, chunks[-1].end_ms
+    names = (*counters, *TOTALS)
+    columns: dict[str, list[int]] = {name: [] for name in (*names, *PEAKS, "marks")}
+    position = start
     for chunk in chunks:
-        hours = chunk.get_hours(counters)
-        _add_whole_hours(totals[chunk.interface_id], chunk, hours, cut)
-        if not chunk.has_readings:
-            for hour in pieces:
-                if chunk.start_ms <= hour < chunk.end_ms:
-                    pruned[hour][chunk.interface_id] = (hours, (hour - chunk.start_ms) // HOUR_MS)
-    _add_cut_hours(totals, interfaces, cut, pieces, pruned, counters)
+        missing = (chunk.start_ms - position) // HOUR_MS
+        of_chunk = chunk.get_hours(counters)
+        for name, values in columns.items():
+            if missing:
+                values.extend([UNKNOWN if name in COUNTERS[4:] else 0] * missing)
+            values.extend(of_chunk.column(name))
+        position = chunk.end_ms
+    at = range(start, end + 1, HOUR_MS)
+    return Chain(
+        at=at,
+        counters={},
+        total={
+            name: _compacted(accumulate((max(value, 0) for value in columns[name]), initial=0))
+            for name in names
+            if name in COUNTERS[4:] or name == "covered_ms" or max(columns[name]) > 0
+        },
+        peaks={name: _compacted([0, *columns[name]]) for name in PEAKS},
+        known={name: _reported(columns[name]) for name in counters if name not in REQUIRED},
+        marks={index: marks for index, marks in enumerate(columns["marks"], 1) if marks},
+    )
 
 
-def _add_whole_hours(into: Buckets, chunk: Chunk, hours: Buckets, cut: Sequence[int]) -> None:
-    first = max(bisect_right(cut, chunk.start_ms) - 1, 0)
-    for index in range(first, len(cut) - 1):
-        if cut[index] >= chunk.end_ms:
-            return
-        start = max(-(-(cut[index] - chunk.start_ms) // HOUR_MS), 0)
-        stop = min((cut[index + 1] - chunk.start_ms) // HOUR_MS, 24 * chunk.days)
-        if start < stop:
-            add_buckets(into, index, hours, start, stop)
+def _reported(values: Sequence[int]) -> Sequence[int] | None:
+    if max(values) == UNKNOWN:
+        return None
+    return _compacted(accumulate((int(value != UNKNOWN) * HOUR_MS for value in values), initial=0))
+
+
+def _compact(chain: Chain) -> Chain:
+    """Return the chain in a fifth of the room, of its own columns only those that a point shows."""
+    compacted = {id(values): _compacted(values) for values in (chain.at, *chain.total.values())}
+    return chain._replace(
+        at=compacted[id(chain.at)],
+        counters={name: _compacted(chain.counters[name]) for name in REQUIRED[:2]},
+        total={name: compacted[id(values)] for name, values in chain.total.items()},
+        peaks={name: _compacted(values) for name, values in chain.peaks.items()},
+    )
+
+
+def _compacted(values: Iterable[int]) -> Sequence[int]:
+    values = list(values)
+    try:
+        return array("q", values)
+    except OverflowError:
+        return values
+
+
+def _of_whole_hours(
+    interfaces: Sequence[Interface], hours: dict[int, Hours], instants: Sequence[int], counters: Sequence[str]
+) -> dict[int, Buckets]:
+    """Return what the hours say of the buckets, but for the hours that an instant cuts."""
+    totals: dict[int, Buckets] = {}
+    grid = sorted({edge for instant in instants for edge in _hour_around(instant)})
+    hours_only = {instant for instant in instants if instant % HOUR_MS == 0}
+    for interface in interfaces:
+        of_interface = hours[interface.pk]
+        limit = min(of_interface.limit, grid[-1])
+        edges = [*grid[: bisect_left(grid, limit)], limit]
+        line = of_interface.line
+        if line is None or len(edges) < 2:
+            totals[interface.pk] = empty_buckets(len(instants) - 1, counters)
+            continue
+        whole = measure([line], edges, counters)
+        into = empty_buckets(len(instants) - 1, counters)
+        on_hour = [index for index, instant in enumerate(instants) if instant in hours_only and instant <= edges[-1]]
+        first, last = (on_hour[0], on_hour[-1]) if on_hour else (0, -1)
+        if last - first + 1 == len(on_hour) > 1:  # a run of buckets that are whole hours
+            at = bisect_left(edges, instants[first])
+            into = splice(into, first, whole, at, at + last - first)
+        else:
+            first, last = 0, 0
+        for index, (start, end) in enumerate(pairwise(edges)):
+            if not instants[first] <= start < instants[last]:
+                bucket = bisect_right(instants, start) - 1
+                if 0 <= bucket < len(instants) - 1 and end <= instants[bucket + 1]:
+                    add_buckets(into, bucket, whole, index, index + 1)
+        totals[interface.pk] = into
+    return totals
+
+
+def _hour_around(instant: int) -> tuple[int, int]:
+    """Return the whole hours before and after an instant; twice itself where it is one."""
+    return instant // HOUR_MS * HOUR_MS, -(-instant // HOUR_MS) * HOUR_MS
 
 
 def _add_cut_hours(
     totals: dict[int, Buckets],
     interfaces: Sequence[Interface],
-    cut: Sequence[int],
-    pieces: dict[int, list[int]],
-    pruned: dict[int, dict[int, tuple[Buckets, int]]],
+    hours: dict[int, Hours],
+    instants: Sequence[int],
     counters: Sequence[str],
 ) -> None:
-    if not pieces:
-        return
-    ids = [interface.pk for interface in interfaces]
-    whole = len(pieces) > 4
-    loaded = sealed_readings(ids, min(pieces), max(pieces) + HOUR_MS, counters) if whole else {}
-    lines = {interface: unroll(found, counters) for interface, found in loaded.items()}
-    for hour, inner in pieces.items():
-        if not whole:
-            found = sealed_readings(ids, hour, hour + HOUR_MS, counters)
-            lines = {interface: unroll(columns_, counters) for interface, columns_ in found.items()}
-        around = [hour, *inner, hour + HOUR_MS]
-        for interface in ids:
-            if interface in pruned[hour]:
-                part = _shares(*pruned[hour][interface], around, counters)
+    """Add the parts of the hours that an instant cuts, from readings."""
+    cut: dict[int, list[int]] = defaultdict(list)
+    for instant in instants:
+        if instant % HOUR_MS:
+            cut[instant // HOUR_MS * HOUR_MS].append(instant)
+    if len(cut) > 4:
+        lines = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
+    for hour, inner in cut.items():
+        edges = [hour, *inner, hour + HOUR_MS]
+        final = [interface for interface in interfaces if hour + HOUR_MS <= hours[interface.pk].limit]
+        if len(cut) <= 4:
+            lines = unrolled(final, hour, hour + HOUR_MS, counters)
+        for interface in final:
+            of_interface = hours[interface.pk]
+            if hour < of_interface.kept_from and of_interface.line is not None:
+                part = measure([of_interface.line], edges, counters)  # in proportion to time, past their retention
             else:
-                part = measure(lines[interface], around, counters)
-            for index in range(len(around) - 1):
-                bucket = bisect_right(cut, around[index]) - 1
-                if bucket >= 0 and around[index + 1] <= cut[-1]:
-                    add_buckets(totals[interface], bucket, part, index, index + 1)
+                part = measure(lines[interface.pk], edges, counters)
+            for index, start in enumerate(edges[:-1]):
+                bucket = bisect_right(instants, start) - 1
+                if bucket >= 0 and edges[index + 1] <= instants[-1]:
+                    add_buckets(totals[interface.pk], bucket, part, index, index + 1)
 
 
-def _shares(hours: Buckets, row: int, around: Sequence[int], counters: Sequence[str]) -> Buckets:
-    """Return an hour whose readings are past their retention, shared out in proportion to time."""
-    shares = empty_buckets(len(around) - 1, counters)
-    add_buckets(shares, 0, hours, row, row + 1)
-    for name, values in shares.sums.items():
-        if values[0] != UNKNOWN:
-            upto = [values[0] * (instant - around[0]) // HOUR_MS for instant in around]
-            shares.sums[name][:] = [after - before for before, after in pairwise(upto)]
-    for name, values in shares.peaks.items():
-        shares.peaks[name][:] = [values[0]] * len(values)
-    shares.marks[:] = [shares.marks[0]] * len(shares.marks)
-    return shares
+def _add_newest(
+    totals: dict[int, Buckets],
+    interfaces: Sequence[Interface],
+    hours: dict[int, Hours],
+    instants: Sequence[int],
+    counters: Sequence[str],
+) -> None:
+    """Add what readings say of the time after the hours that are final."""
+    groups: dict[int, list[Interface]] = defaultdict(list)
+    for interface in interfaces:
+        groups[max(hours[interface.pk].limit, instants[0])].append(interface)
+    for start, group in groups.items():
+        if start >= instants[-1]:
+            continue
+        first = bisect_right(instants, start) - 1
+        edges = [start, *instants[first + 1 :]]
+        for key, chains in unrolled(group, start, instants[-1], counters).items():
+            part = measure(chains, edges, counters)
+            add_buckets(totals[key], first, part, 0, 1)
+            if len(edges) > 2:
+                totals[key] = splice(totals[key], first + 1, part, 1, len(edges) - 1)

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from metrics import events
 from metrics.changes import Seen
@@ -279,7 +279,7 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
         events.record(snapshot.server_id, _reports(snapshot, before, newer), best_speeds)
         _note_server(snapshot.server, newer)
         changes = _latest(before, newer, now)
-    Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, **changes)
+    Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, revision=F("revision") + len(fresh), **changes)
 
 
 def _readings(arrival: _Arrival) -> dict[str, Reading]:

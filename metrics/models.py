@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from django.db import models
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils import timezone
 
 from metrics import codec
@@ -64,6 +64,10 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
         by_rule = Q(counts_in_total=None, master="") & ~Q(kind__in=RIDES_ON_ANOTHER)
         return self.filter(Q(counts_in_total=True) | by_rule)
 
+    def with_revision(self) -> "InterfaceQuerySet":
+        """With the `revision` of their server: what was read of them is remembered while it stays the same."""
+        return self.annotate(revision=F("server__snapshot__revision"))
+
     def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
         """Links of containers that went before then: each start of a container makes a new one."""
         return self.filter(kind=Kind.VETH, last_seen_at__lt=before).exclude(counts_in_total=True)
@@ -89,6 +93,7 @@ class Interface(models.Model):
     sealed_until = models.DateTimeField(null=True, editable=False, help_text="Its newest sealed reading.")
 
     objects = InterfaceQuerySet.as_manager()
+    revision: int | None = None  # annotated by with_revision()
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["server", "name"], name="one_row_per_interface")]
@@ -154,9 +159,12 @@ READING_COLUMNS = COLUMNS
 class ChunkQuerySet(models.QuerySet["Chunk"]):
     def around(self, start: int, end: int) -> "ChunkQuerySet":
         """Chunks whose days lie between `start` and `end` (ms), in order of time."""
+        return self.since(start).filter(start__lte=day_of(end))
+
+    def since(self, start: int) -> "ChunkQuerySet":
+        """Chunks that reach past the day of `start` (ms), in order of time."""
         day = day_of(start)
-        reaches = Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)
-        return self.filter(reaches, start__lte=day_of(end)).order_by("start")
+        return self.filter(Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)).order_by("start")
 
     def with_hours(self) -> "ChunkQuerySet":
         """Without the readings; `has_readings` tells whether they are still kept."""

@@ -118,6 +118,7 @@ class Snapshot(models.Model):
     agent_version = models.CharField(max_length=64, blank=True)
     agent_stats = models.JSONField(default=dict)
     clock_skew_seconds = models.FloatField(null=True, help_text="How far the agent's clock is behind the hub's.")
+    revision = models.BigIntegerField(default=0, help_text="Counts up with every heartbeat that is stored.")
     interfaces_at = models.DateTimeField(null=True, help_text="When network_interfaces was read.")
     network_interfaces = models.JSONField(default=list)
 

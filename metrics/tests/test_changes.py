@@ -8,7 +8,7 @@ from metrics.changes import Change, ChangeKind, Seen, changes, link
 from metrics.counters import UNKNOWN, Reading
 
 
-def report(*interfaces: dict[str, Any], at: int = 0, boot: int = 1, started: int = -10**9, **facts: Any) -> Seen:
+def report(*interfaces: dict[str, Any], at: int = 0, boot: int = 1, started: int = -(10**9), **facts: Any) -> Seen:
     by_name = {interface["name"]: interface for interface in interfaces}
     readings = {
         name: Reading(

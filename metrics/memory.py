@@ -1,0 +1,45 @@
+"""What was read once, kept while it stays true: unrolled readings and hours of the interfaces last asked about.
+
+A page asks the same again and again, and between two heartbeats of a server nothing about it changes. Every heartbeat
+counts up its server's `Snapshot.revision` in its own transaction, so whatever was read at the same revision is still
+right, whichever process wrote since. Sealing moves readings without changing an answer, and needs no new revision.
+"""
+
+from collections.abc import Hashable
+from threading import Lock
+from typing import Any, NamedTuple
+
+from cachetools import LRUCache
+
+ROWS = 500_000  # of readings and of hours; each takes some 50 bytes
+_LEAST_ROWS = 50  # what an entry without readings takes all the same
+
+
+class _Kept(NamedTuple):
+    revision: int
+    rows: int
+    value: Any
+
+
+_kept: LRUCache[Hashable, _Kept] = LRUCache(ROWS, getsizeof=lambda kept: kept.rows + _LEAST_ROWS)
+_lock = Lock()
+
+
+def recall(key: Hashable, revision: int | None) -> Any | None:
+    """Return what was kept under the key at this revision, or None."""
+    with _lock:
+        kept = _kept.get(key)
+    return kept.value if kept is not None and kept.revision == revision else None
+
+
+def keep(key: Hashable, revision: int | None, value: Any, *, rows: int) -> None:
+    """Keep a value that takes as much room as `rows` readings. Without a revision, nothing is kept."""
+    if revision is not None and rows + _LEAST_ROWS <= ROWS:
+        with _lock:
+            _kept[key] = _Kept(revision, rows, value)
+
+
+def forget() -> None:
+    """Keep nothing: for tests, whose databases come and go under the same keys."""
+    with _lock:
+        _kept.clear()
