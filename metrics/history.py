@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Count, Max, Min, Q, Sum
 
+from metrics import memory
 from metrics.counters import (
     COUNTERS,
     MARKS,
@@ -43,6 +44,7 @@ SPARKLINE_PERIODS = {
 }
 SPARKLINE_POINTS = 60
 BYTES = REQUIRED[:2]
+WORDS = [[word for mark, word in MARKS.items() if marks & mark] for marks in range(2 ** len(MARKS))]
 PERCENTILE_STEP_MS = 300_000
 UTC_ZONE = ZoneInfo("UTC")
 
@@ -161,7 +163,7 @@ class SparklinePoint(TypedDict):
 
 def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
     """Return the named interface, or those that count in the server's total; all of them when none does by rule."""
-    of_server = Interface.objects.with_revision().filter(server=server)
+    of_server = Interface.objects.with_revision().select_related("server").filter(server=server)
     if name is not None:
         return list(of_server.filter(name=name))
     return list(of_server.in_totals()) or list(of_server)
@@ -270,6 +272,16 @@ def usage(
 
 def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
     """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
+    key = ("top", start, end, hash(tuple(interface.pk for interface in interfaces)))
+    revision = memory.revision_of(interfaces)
+    ranking: list[TopRow] | None = memory.recall(key, revision)
+    if ranking is None:
+        ranking = _ranking(interfaces, start, end)
+        memory.keep(key, revision, ranking)
+    return ranking[:limit]
+
+
+def _ranking(interfaces: Sequence[Interface], start: datetime, end: datetime) -> list[TopRow]:
     measured = increases(interfaces, [to_ms(start), to_ms(end)], BYTES)
     passed = []
     for interface in interfaces:
@@ -280,7 +292,7 @@ def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limi
     passed.sort(key=lambda row: (-row[0], row[1].server_id, row[1].name))
     return [
         TopRow(rank, interface.server_id, interface.name, rx, tx)
-        for rank, (_, interface, rx, tx) in enumerate(passed[:limit], 1)
+        for rank, (_, interface, rx, tx) in enumerate(passed, 1)
     ]
 
 
@@ -317,6 +329,16 @@ def fingerprint(interfaces: Sequence[Interface], start: datetime, end: datetime)
     That is when a late reading comes, when readings are pruned, and, for an interface that has been silent since
     `end`, when it speaks again: what passed until `end` depends on the first reading after it.
     """
+    key = ("fingerprint", start, end, *(interface.pk for interface in interfaces))
+    revision = memory.revision_of(interfaces)
+    known: str | None = memory.recall(key, revision)
+    if known is None:
+        known = _fingerprint(interfaces, start, end)
+        memory.keep(key, revision, known)
+    return known
+
+
+def _fingerprint(interfaces: Sequence[Interface], start: datetime, end: datetime) -> str:
     day = end.astimezone(UTC).date()
     of_all = Chunk.objects.filter(interface__in=interfaces).order_by().values_list("interface_id")
     within = Q(start__gte=start.astimezone(UTC).date() - timedelta(days=6)) & Q(readings__isnull=False)
@@ -448,7 +470,9 @@ def _series(buckets: Buckets, instants: Sequence[int]) -> Series:
     covered = buckets.sums["covered_ms"]
 
     def increase(name: str) -> list[int | None]:
-        values = buckets.sums.get(name, [UNKNOWN] * count)
+        values = buckets.sums.get(name)
+        if values is None:
+            return [None] * count
         return [value if is_known and value != UNKNOWN else None for value, is_known in zip(values, known, strict=True)]
 
     def rates(name: str) -> list[float | None]:
@@ -472,7 +496,7 @@ def _series(buckets: Buckets, instants: Sequence[int]) -> Series:
         covered_seconds=[milliseconds / 1000 for milliseconds in covered],
         up_seconds=[milliseconds / 1000 for milliseconds in buckets.sums["up_ms"]],
         resets=buckets.sums["resets"],
-        marks=[[word for mark, word in MARKS.items() if marks & mark] for marks in buckets.marks],
+        marks=[WORDS[marks] for marks in buckets.marks],
     )
 
 

@@ -5,7 +5,7 @@ counts up its server's `Snapshot.revision` in its own transaction, so whatever w
 right, whichever process wrote since. Sealing moves readings without changing an answer, and needs no new revision.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -32,7 +32,13 @@ def recall(key: Hashable, revision: int | None) -> Any | None:
     return kept.value if kept is not None and kept.revision == revision else None
 
 
-def keep(key: Hashable, revision: int | None, value: Any, *, rows: int) -> None:
+def revision_of(interfaces: Iterable[Any]) -> int | None:
+    """Return the revision of several interfaces together, or None where one has none."""
+    revisions = [interface.revision for interface in interfaces]
+    return sum(revisions) if None not in revisions else None
+
+
+def keep(key: Hashable, revision: int | None, value: Any, *, rows: int = 0) -> None:
     """Keep a value that takes as much room as `rows` readings. Without a revision, nothing is kept."""
     if revision is not None and rows + _LEAST_ROWS <= ROWS:
         with _lock:
