@@ -31,7 +31,7 @@ from metrics.increases import final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
-from servers.models import Boot, Server
+from servers.models import Boot, Server, Snapshot
 
 SPARKLINE_PERIODS = {
     "30m": timedelta(minutes=30),
@@ -43,6 +43,7 @@ SPARKLINE_PERIODS = {
     "12m": timedelta(days=365),
 }
 SPARKLINE_POINTS = 60
+FLEET_RANKS = 1000
 BYTES = REQUIRED[:2]
 WORDS = [[word for mark, word in MARKS.items() if marks & mark] for marks in range(2 ** len(MARKS))]
 PERCENTILE_STEP_MS = 300_000
@@ -270,18 +271,20 @@ def usage(
     return rows
 
 
-def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
-    """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
-    key = ("top", start, end, hash(tuple(interface.pk for interface in interfaces)))
-    revision = memory.revision_of(interfaces)
+def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10) -> list[TopRow]:
+    """Return the interfaces of all servers that passed most bytes, both ways together, from `start` to `end`."""
+    # Between two heartbeats nothing is known past the newest, so that every end from now on is the same.
+    key = ("top", start, end if end < now else None)
+    revision = Snapshot.objects.aggregate(fleet=Sum("revision"))["fleet"]
     ranking: list[TopRow] | None = memory.recall(key, revision)
     if ranking is None:
-        ranking = _ranking(interfaces, start, end)
+        ranking = top(list(Interface.objects.with_revision()), start, end, limit=FLEET_RANKS)
         memory.keep(key, revision, ranking)
     return ranking[:limit]
 
 
-def _ranking(interfaces: Sequence[Interface], start: datetime, end: datetime) -> list[TopRow]:
+def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
+    """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
     measured = increases(interfaces, [to_ms(start), to_ms(end)], BYTES)
     passed = []
     for interface in interfaces:
@@ -292,7 +295,7 @@ def _ranking(interfaces: Sequence[Interface], start: datetime, end: datetime) ->
     passed.sort(key=lambda row: (-row[0], row[1].server_id, row[1].name))
     return [
         TopRow(rank, interface.server_id, interface.name, rx, tx)
-        for rank, (_, interface, rx, tx) in enumerate(passed, 1)
+        for rank, (_, interface, rx, tx) in enumerate(passed[:limit], 1)
     ]
 
 

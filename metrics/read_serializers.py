@@ -168,7 +168,10 @@ class UsageQuerySerializer(QuerySerializer):
 
 
 class TopQuerySerializer(QuerySerializer):
-    window = LengthField(required=False, help_text="How long before the end, such as `24h`; instead of `start`.")
+    window = LengthField(
+        required=False,
+        help_text="How long before the end, such as `24h`; before now, from a whole minute on. Instead of `start`.",
+    )
     start = InstantField(help_text="ISO 8601 with its zone, or `now-24h`. Default: 24 hours before the end.")
     end = InstantField(help_text="ISO 8601 with its zone, or `now`. Default: now.")
     limit = serializers.IntegerField(default=10, min_value=1, max_value=1000, help_text="How many rows at most.")
@@ -180,9 +183,10 @@ class TopQuerySerializer(QuerySerializer):
 
     def default_start(self, query: dict[str, Any]) -> datetime:
         try:
-            return query["end"] - query.get("window", DAY)
+            start = query["end"] - query.get("window", DAY)
         except OverflowError:
             raise refuse("window", "This is before all time.") from None
+        return start.replace(second=0, microsecond=0) if query["end"] == self.context["now"] else start
 
 
 class ExportQuerySerializer(QuerySerializer):

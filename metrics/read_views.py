@@ -142,9 +142,10 @@ class TopView(APIView):
     @extend_schema(operation_id="metrics_top", parameters=[TopQuerySerializer], responses=TopSerializer)
     def get(self, request: Request) -> Response:
         """Rank the interfaces of all servers by the bytes that passed them, both ways together, in a window."""
-        query = validated(request, TopQuerySerializer, timezone.now())
+        now = timezone.now()
+        query = validated(request, TopQuerySerializer, now)
         start, end = query["start"], query["end"]
-        rows = history.top(list(Interface.objects.all()), start, end, limit=query["limit"])
+        rows = history.fleet_top(start, end, now=now, limit=query["limit"])
         return Response({"start": start, "end": end, "rows": [row._asdict() for row in rows]})
 
 
