@@ -186,7 +186,8 @@ class TopQuerySerializer(QuerySerializer):
             start = query["end"] - query.get("window", DAY)
         except OverflowError:
             raise refuse("window", "This is before all time.") from None
-        return start.replace(second=0, microsecond=0) if query["end"] == self.context["now"] else start
+        is_before_now = "window" in query and query["end"] == self.context["now"]
+        return start.replace(second=0, microsecond=0) if is_before_now else start
 
 
 class ExportQuerySerializer(QuerySerializer):
