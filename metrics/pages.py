@@ -16,7 +16,7 @@ from metrics.figures import figures
 from metrics.models import Chunk, Event, Heartbeat, Interface
 from metrics.periods import sensible_step
 from metrics.rows import ServerRow, by_trouble, charted, server_row
-from metrics.windows import PERIODS, window
+from metrics.windows import PERIODS, whole_hours, window
 from servers.models import Server, State
 
 TOP_SHOWN = 20
@@ -78,7 +78,7 @@ def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
 
 def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return the interfaces and servers that passed most in the asked window."""
-    seen = window(request, now)
+    seen = whole_hours(window(request, now))
     servers = list(Server.objects.all())
     interfaces = history.fleet(servers, by_server=True)
     ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces))

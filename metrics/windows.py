@@ -1,6 +1,6 @@
 """Which time a page looks at, as its address says."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from django.http import HttpRequest
@@ -29,6 +29,14 @@ def window(request: HttpRequest, now: datetime) -> Window:
     period = request.GET.get("period", "")
     period = period if period in PERIODS else DEFAULT_PERIOD
     return Window(period, now - PERIODS[period], now)
+
+
+def whole_hours(seen: Window) -> Window:
+    """Return a long period as one that ends with the last whole hour: what is sealed by then need not be read again."""
+    if PERIODS.get(seen.period, timedelta(0)) < timedelta(days=1):
+        return seen
+    end = seen.end.replace(minute=0, second=0, microsecond=0)
+    return Window(seen.period, end - (seen.end - seen.start), end)
 
 
 def _instants(request: HttpRequest, now: datetime) -> tuple[datetime, datetime] | None:

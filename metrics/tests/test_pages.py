@@ -97,6 +97,12 @@ def test_a_window_may_be_given_in_local_time(admin_client):
     assert (seen.end - seen.start, seen.start.hour) == (timedelta(hours=1), 10)
 
 
+def test_a_long_period_ends_with_a_whole_hour(admin_client):
+    report()
+    seen = admin_client.get(TOP).context["window"]
+    assert (seen.end.minute, seen.end.second, seen.end - seen.start) == (0, 0, timedelta(days=1))
+
+
 def test_storage_tells_bytes_and_retention(admin_client):
     report()
     response = admin_client.get(STORAGE)
