@@ -22,13 +22,17 @@ OTHERS = "Other"
 
 
 class ServerRow(NamedTuple):
-    """A server: rates are bytes per second, and None when they are not known now."""
+    """A server: rates are bytes per second, and None when they are not known now.
+
+    `lost` are the links that are down and were not always: something has passed them since the boot.
+    """
 
     server: Server
     state: State
     rx_rate: float | None
     tx_rate: float | None
     links: dict[str, int]
+    lost: int
     skew: float | None
     figure: Figure | None = None
 
@@ -71,6 +75,7 @@ def server_row(
         rx_rate=_sum(interface.get("rx_rate") for interface in current),
         tx_rate=_sum(interface.get("tx_rate") for interface in current),
         links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
+        lost=sum(map(_is_lost, latest.values())) if state != State.OFFLINE else 0,
         skew=notable_skew(server),
         figure=total([known[row.pk] for row in counted if row.pk in known]) if known else None,
     )
@@ -111,6 +116,10 @@ def link_state(latest: dict[str, Any], state: State) -> str:
     if not latest or state == State.OFFLINE:
         return "unknown"
     return "up" if latest["is_up"] else "down"
+
+
+def _is_lost(latest: dict[str, Any]) -> bool:
+    return not latest["is_up"] and latest["rx_bytes"] + latest["tx_bytes"] > 0
 
 
 def latest_of(server: Server) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from datetime import datetime, timedelta
+from math import ceil, sqrt
 from typing import NamedTuple
 
 from django.utils import timezone
@@ -34,7 +35,7 @@ class PeriodRow(NamedTuple):
 
 
 class HeatCell(NamedTuple):
-    """The rate of an hour of the week, both ways together, and how much that is from 0 to HEAT_LEVELS."""
+    """The rate of an hour of the week, both ways together, and its shade from 0 to HEAT_LEVELS: by its square root."""
 
     hour: int
     rate: float | None
@@ -71,8 +72,7 @@ def heat(interface: Interface, now: datetime) -> dict[str, list[HeatCell]]:
 
 
 def _cell(hour: int, rate: float | None, highest: float) -> HeatCell:
-    level = -(-HEAT_LEVELS * rate // highest) if rate and highest else 0
-    return HeatCell(hour, rate, int(level))
+    return HeatCell(hour, rate, ceil(HEAT_LEVELS * sqrt(rate / highest)) if rate else 0)
 
 
 def _rows(interface: Interface, start: datetime, now: datetime, step: Step) -> list[PeriodRow]:

@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from metrics import figures
 from metrics.models import Event, Heartbeat, Interface
+from metrics.rows import server_row
 from metrics.tests.test_admin import SCRIPT, report
 from servers.models import ApiKey, KeyKind, Server
 
@@ -39,6 +40,14 @@ def test_a_tile_counts_the_events_of_a_day(admin_client):
         Event.objects.create(server=server, number=Event.first_number(at) + number, at=at, kind=kind)
     (tile,) = admin_client.get(OVERVIEW).context["tiles"]
     assert tile.events == 1
+
+
+@pytest.mark.parametrize(("bytes_passed", "lost"), [(0, 0), (1, 1)])
+def test_a_link_is_lost_when_it_is_down_and_has_carried_something(bytes_passed, lost):
+    server = report()
+    interface = {"name": "eth0", "is_up": False, "rx_bytes": bytes_passed, "tx_bytes": 0}
+    server.snapshot.network_interfaces = [interface]
+    assert server_row(server, [], timezone.now()).lost == lost
 
 
 def test_the_overview_of_nothing_says_how_to_begin(admin_client):

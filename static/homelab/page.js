@@ -2,6 +2,7 @@
 "use strict";
 
 document.documentElement.classList.add("scripted");
+document.querySelector("#navigation [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
 
 function cellKey(row, column) {
   const cell = row.cells[column];
