@@ -19,14 +19,19 @@ VALID_FOR = timedelta(hours=1)
 
 def add_machine(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return what the page shows; once asked to by POST, a fresh key with it, which is in no address and no session."""
-    hub = request.build_absolute_uri("/").rstrip("/")
-    context = {"hub": hub, "agent_url": hub + reverse("agent-file"), "sha256": agent_digest(), "valid_for": VALID_FOR}
+    context: dict[str, Any] = where_to_fetch(request)
     if request.method != "POST":
         return context
     if not request.user.has_perm("servers.add_apikey"):
         raise PermissionDenied
     key, secret = ApiKey.objects.make(KeyKind.ENROLMENT, label="add a machine", expires_at=now + VALID_FOR, uses_left=1)
     return {**context, "secret": secret, "key": key}
+
+
+def where_to_fetch(request: HttpRequest) -> dict[str, str]:
+    """Return the addresses of the hub and of its agent file, and the file's SHA-256."""
+    hub = request.build_absolute_uri("/").rstrip("/")
+    return {"hub": hub, "agent_url": hub + reverse("agent-file"), "sha256": agent_digest()}
 
 
 def arrived(request: HttpRequest, prefix: str) -> HttpResponse:

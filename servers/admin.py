@@ -1,7 +1,7 @@
 """Keys: made, shown once, revoked. The servers themselves are metrics/admin.py's, which knows what passed."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.contrib import admin, messages
@@ -14,7 +14,8 @@ from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 
-from servers.models import SERVER_ID, ApiKey, KeyKind, Server
+from servers.adding import where_to_fetch
+from servers.models import SERVER_ID, ApiKey, ApiKeyQuerySet, KeyKind, Server
 
 KEY_STATES = (("live", "Live"), ("expired", "Expired"), ("revoked", "Revoked"))
 
@@ -60,11 +61,11 @@ class KeyStateFilter(admin.SimpleListFilter):
         return KEY_STATES
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> QuerySet[ApiKey]:
-        expired = Q(revoked_at=None, expires_at__lte=timezone.now())
+        now = timezone.now()
         if self.value() == "live":
-            return queryset.filter(revoked_at=None).exclude(expired)
+            return cast(ApiKeyQuerySet, queryset).live(now=now)
         if self.value() == "expired":
-            return queryset.filter(expired)
+            return queryset.filter(Q(expires_at__lte=now) | Q(uses_left=0), revoked_at=None)
         return queryset.filter(revoked_at__isnull=False) if self.value() == "revoked" else queryset
 
 
@@ -157,7 +158,11 @@ class ApiKeyAdmin(admin.ModelAdmin):
         values = form.cleaned_data
         server = _server(values["server_id"]) if values["server_id"] else None
         made, secret = ApiKey.objects.make(
-            values["kind"], server=server, label=values["label"], expires_at=values["expires_at"]
+            values["kind"],
+            server=server,
+            label=values["label"],
+            expires_at=values["expires_at"],
+            uses_left=1 if values["kind"] == KeyKind.ENROLMENT else None,
         )
         obj.prefix, obj.server = made.prefix, server
         request.made_secret = secret  # type: ignore[attr-defined] # for response_add, and nothing else
@@ -170,7 +175,7 @@ class ApiKeyAdmin(admin.ModelAdmin):
             "opts": self.opts,
             "key": obj,
             "secret": request.made_secret,  # type: ignore[attr-defined]
-            "hub": request.build_absolute_uri("/").rstrip("/"),
+            **where_to_fetch(request),
         }
         return TemplateResponse(request, "admin/servers/apikey/made.html", context)
 

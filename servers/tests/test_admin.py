@@ -55,6 +55,12 @@ def test_an_agent_key_of_a_new_name_adds_the_machine(admin_client):
     assert "--server-id nas-01" in answer.text
 
 
+def test_an_enrolment_key_adds_one_machine(admin_client):
+    answer = make(admin_client, kind="enrolment")
+    assert ApiKey.objects.get().uses_left == 1
+    assert f"HOMELAB_ENROL_KEY={answer.context['secret']}" in answer.text
+
+
 def test_an_agent_key_of_a_known_machine_leaves_it_as_it_is(admin_client):
     Server.objects.create(id="nas-01", hostname="nas-01.home.arpa")
     make(admin_client, kind="agent", server_id="nas-01")
