@@ -71,7 +71,7 @@ class HistoryView(APIView):
         interval = interfaces[0].server.interval if interfaces else DEFAULT_INTERVAL
         if step == RAW and (end - start).total_seconds() > MOST_POINTS * interval:
             raise refuse("step", TOO_MANY_POINTS, "too_many")
-        etag = f'W/"{history.fingerprint(interfaces, start, end)}{step}{zone.key}"' if end <= now else None
+        etag = f'W/"{history.fingerprint(interfaces, start, end)}{step}{zone.key}"' if end < now else None
         if etag is not None and etag in parse_etags(request.headers.get("If-None-Match", "")):
             return Response(status=status.HTTP_304_NOT_MODIFIED, headers={"ETag": etag})
         headers = {"ETag": etag, "Cache-Control": "private, no-cache"} if etag else None
