@@ -213,14 +213,14 @@ def _bodies(interfaces: int, now: datetime) -> Iterator[bytes]:
     """Yield heartbeats of a fleet of 20 in turn, a minute apart."""
     for number in range(10**9):
         minute, server = divmod(number, 20)
-        uptime = 1000.0 + 60 * minute
+        uptime = 1000.0 + 60 * minute  # a backlog of the boot that still runs
         report = {
             "server_id": f"load-{server}",
             "hostname": f"load-{server}",
             "timestamp": now.isoformat(),
             "boot_id": "b0",
             "uptime": uptime,
-            "sent_uptime": uptime + 86_400,
+            "sent_uptime": 10_000_000,
             "network_interfaces": [
                 {"name": demo.role(index).name, "is_up": True, "ifindex": index + 1}
                 | dict.fromkeys(COUNTERS, (10000 + index) * (number + 1))

@@ -18,6 +18,7 @@ from metrics.codec import CodecError
 from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
+from servers.prepared import PreparedGet
 
 CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
@@ -156,12 +157,18 @@ def _lock(report: Report) -> tuple[Snapshot, bool]:
 
     Snapshot and server are not saved yet where there are none.
     """
-    locked = Snapshot.objects.select_for_update(of=("self",)).select_related("server", "boot")
-    try:
-        return locked.get(server=report.server_id), True
-    except Snapshot.DoesNotExist:
-        server = Server.objects.filter(id=report.server_id).first()
+    snapshot = _locked_snapshot(report.server_id)
+    if snapshot is not None:
+        return snapshot, True
+    server = Server.objects.filter(id=report.server_id).first()
     return Snapshot(server=server or Server(id=report.server_id, hostname=report.hostname)), server is not None
+
+
+_locked_snapshot = PreparedGet(
+    lambda server: (
+        Snapshot.objects.select_for_update(of=("self",)).select_related("server", "boot").filter(server=server)
+    )
+)
 
 
 def _place_and_save_boots(reports: list[Report], snapshot: Snapshot, now: datetime) -> list[_Arrival | Refused]:

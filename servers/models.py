@@ -13,6 +13,8 @@ from django.db import OperationalError, models
 from django.db.models import F, Q
 from django.utils import timezone
 
+from servers.prepared import PreparedGet
+
 SERVER_ID = r"^[a-z0-9-]{1,100}\Z"
 KEY_PREFIX = re.compile(r"[0-9a-f]{10}")
 DEFAULT_INTERVAL = 60.0
@@ -171,10 +173,7 @@ class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: igno
         prefix, dot, _ = text.partition(".")
         if not dot or not KEY_PREFIX.fullmatch(prefix):  # no question for a database: NUL, say
             return None
-        try:
-            key = self.get(prefix=prefix)
-        except self.model.DoesNotExist:
-            key = None
+        key = _key_by_prefix(prefix)
         matches = hmac.compare_digest(_digest(text), key.digest if key else "0" * 64)
         return key if key and matches and key.is_live(now=now) else None
 
@@ -237,6 +236,9 @@ class ApiKey(models.Model):
         if self.last_used_at is None or now - self.last_used_at > self.LAST_USED_PRECISION:
             with suppress(OperationalError):
                 type(self).objects.filter(pk=self.pk).update(last_used_at=now)
+
+
+_key_by_prefix = PreparedGet(lambda prefix: ApiKey.objects.order_by().filter(prefix=prefix))
 
 
 def _digest(text: str) -> str:
