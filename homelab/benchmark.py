@@ -1,5 +1,7 @@
 """Every figure that the documentation claims, measured beside its baseline in the same run.
 
+A query is asked again and again, as a page on a screen does: the figure is the median, and the first time is told too.
+
 Absolute times say more about the machine than about the code; the ratios are what counts.
 """
 
@@ -266,7 +268,7 @@ def _queries(port: int, now: datetime) -> list[Figure]:
         query = {"interface": "eth0", "start": start.isoformat(), "end": now.isoformat(), "step": step}
         return f"/api/v1/metrics/history/{of}/network?{urlencode(query)}"
 
-    ranking = {"start": (now - timedelta(hours=24)).isoformat(), "end": now.isoformat(), "limit": 10}
+    ranking = {"window": "24h", "limit": 10}
     paths = {
         "sparkline 1 h": (f"/api/v1/metrics/sparkline/{server.id}/network?period=1h&interface=eth0", 3),
         "history 24 h by 5 m": (history(server.id, "5m", 1), 3),
@@ -278,11 +280,14 @@ def _queries(port: int, now: datetime) -> list[Figure]:
     http = HTTPConnection("127.0.0.1", port, timeout=60)
     figures = []
     for what, (path, goal) in paths.items():
+        first = _get(http, key, path)
         ours, bare = [], []
         for _ in range(QUERIES):
             bare.append(_get(http, key, "/baseline/bare"))
             ours.append(_get(http, key, path))
-        figures.append(_figure(what, statistics.median(ours), "ms", statistics.median(bare), f"<= {goal} x"))
+        usual = statistics.median(bare)
+        figures.append(_figure(what, statistics.median(ours), "ms", usual, f"<= {goal} x"))
+        figures.append(_figure("  asked for the first time", first, "ms", usual))
     return figures
 
 

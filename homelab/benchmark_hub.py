@@ -1,5 +1,6 @@
 """The URLs of the hub that the benchmark measures: its own, and the baselines of the same run."""
 
+import json
 from typing import Any
 
 from django.db import models, transaction
@@ -12,6 +13,7 @@ from rest_framework.views import APIView
 
 from homelab.urls import handler400, handler403, handler404, handler500, urlpatterns  # noqa: F401 - Django reads them
 from metrics.counters import COUNTERS
+from servers.models import Server, Snapshot
 from servers.permissions import CanReport
 
 
@@ -60,7 +62,7 @@ class BaselineHeartbeatSerializer(serializers.Serializer[Any]):
 
 
 class BaselineView(APIView):
-    """The same call as it is usually written: nested serializers, a row a reading."""
+    """The same call as it is usually written: nested serializers, a row a reading, the latest beside the server."""
 
     permission_classes = (CanReport,)
 
@@ -68,6 +70,8 @@ class BaselineView(APIView):
         serializer = BaselineHeartbeatSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         report = serializer.validated_data
+        now = timezone.now()
+        latest = json.loads(json.dumps(report["network_interfaces"]))
         rows = [
             BaselineReading(
                 server_id=report["server_id"], interface=interface.pop("name"), at=report["timestamp"], **interface
@@ -75,8 +79,15 @@ class BaselineView(APIView):
             for interface in report["network_interfaces"]
         ]
         with transaction.atomic():
+            server, registered = Server.objects.get_or_create(
+                id=report["server_id"], defaults={"hostname": report["hostname"]}
+            )
             BaselineReading.objects.bulk_create(rows)
-        return Response({"status": "ok", "server_time": timezone.now()})
+            Snapshot.objects.update_or_create(
+                server=server,
+                defaults={"last_seen_at": now, "collected_at": report["timestamp"], "network_interfaces": latest},
+            )
+        return Response({"status": "ok", "server_registered": registered, "server_time": now})
 
 
 class BareView(APIView):
