@@ -32,6 +32,7 @@ from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
 from servers.models import Boot, Server, Snapshot
+from servers.prepared import PreparedGet
 
 SPARKLINE_PERIODS = {
     "30m": timedelta(minutes=30),
@@ -162,12 +163,21 @@ class SparklinePoint(TypedDict):
     tx_rate: float | None
 
 
-def interfaces_of(server: Server, name: str | None = None) -> list[Interface]:
+def interfaces_of(server_id: str, name: str | None = None) -> list[Interface]:
     """Return the named interface, or those that count in the server's total; all of them when none does by rule."""
-    of_server = Interface.objects.with_revision().select_related("server").filter(server=server)
     if name is not None:
-        return list(of_server.filter(name=name))
+        interface = _named_interface(server_id, name)
+        return [interface] if interface else []
+    of_server = Interface.objects.with_revision().select_related("server").filter(server=server_id)
     return list(of_server.in_totals()) or list(of_server)
+
+
+_named_interface = PreparedGet(
+    lambda server, name: (
+        Interface.objects.with_revision().select_related("server").order_by().filter(server=server, name=name)
+    ),
+    values=2,
+)
 
 
 def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool) -> list[Interface]:
@@ -366,13 +376,13 @@ def percentile(rates: Collection[float], share: int = 95) -> float | None:
     return round(sorted(rates)[-(-share * len(rates) // 100) - 1], 3)
 
 
-def sparkline(server: Server, period: str, interface: str | None, *, now: datetime) -> list[SparklinePoint]:
+def sparkline(server_id: str, period: str, interface: str | None, *, now: datetime) -> list[SparklinePoint]:
     """Return at most 60 points of the period before `now`, oldest first.
 
     Of one interface, or, without one, of all that count in the server's total. No such interface: no points.
     """
     start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
-    lines = unrolled(interfaces_of(server, interface), start, end, BYTES)
+    lines = unrolled(interfaces_of(server_id, interface), start, end, BYTES)
     return _points_of_all(list(lines.values()), start, end)
 
 

@@ -191,8 +191,8 @@ def validated(request: Request, serializer_class: type[serializers.Serializer[An
 def interfaces_of(server_id: str, name: str | None) -> list[Interface]:
     """Return the named interface, or those of the server's total, with their server. Raises Http404 and NotFound."""
     if name is None:
-        return history.interfaces_of(get_object_or_404(Server, id=server_id))
-    interfaces = history.interfaces_of(Server(id=server_id), name)
+        return history.interfaces_of(get_object_or_404(Server, id=server_id).pk)
+    interfaces = history.interfaces_of(server_id, name)
     if not interfaces:
         get_object_or_404(Server, id=server_id)
         raise NotFound("The server has no such interface.")
@@ -207,7 +207,7 @@ def servers_of(query: dict[str, Any]) -> list[Server]:
 def _described(server: Server, interfaces: Sequence[Interface], request: Request, now: datetime) -> list[Any]:
     zone = validated(request, ZoneQuerySerializer, now).get("tz", timezone.get_default_timezone())
     totals = history.totals(interfaces, zone, now=now)
-    counted = {interface.pk for interface in history.interfaces_of(server)}
+    counted = {interface.pk for interface in history.interfaces_of(server.pk)}
     snapshot: Snapshot | None = getattr(server, "snapshot", None)
     is_now = server.state(now=now) == State.ONLINE
     rows = []

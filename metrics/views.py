@@ -96,12 +96,13 @@ class SparklineView(APIView):
         `rx_bytes` and `tx_bytes` are the counters at that instant, the rates bytes per second since the point before,
         null after a gap or a reset.
         """
-        server = get_object_or_404(Server, id=server_id)
         query = _query(request, SparklineQuerySerializer)
-        points = history.sparkline(server, query["period"], query.get("interface"), now=timezone.now())
+        points = history.sparkline(server_id, query["period"], query.get("interface"), now=timezone.now())
+        if not points:
+            get_object_or_404(Server, id=server_id)
         return Response(
             {
-                "server_id": server.id,
+                "server_id": server_id,
                 "metric": "network",
                 "interface": query.get("interface"),
                 "period": query["period"],

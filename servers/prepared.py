@@ -12,25 +12,26 @@ from django.db.models.query import get_related_populators
 
 Row = TypeVar("Row", bound=models.Model)
 
-_VALUE = "\x00value"  # stands for the one value that changes
+_VALUE = "\x00{}"  # stands for a value that changes
 
 
 class PreparedGet(Generic[Row]):
-    """`queryset(value).get()` for a query in which `value` is one text that is compared with a column."""
+    """`queryset(*values).get()` for a query in which each value is a text that is compared with a column."""
 
-    def __init__(self, queryset: Callable[[str], "models.QuerySet[Row]"]) -> None:
+    def __init__(self, queryset: Callable[..., "models.QuerySet[Row]"], values: int = 1) -> None:
         self.queryset = queryset
-        self.plans: dict[str, Callable[[str], Row | None]] = {}
+        self.places = [_VALUE.format(index) for index in range(values)]
+        self.plans: dict[str, Callable[[dict[str, str]], Row | None]] = {}
 
-    def __call__(self, value: str) -> Row | None:
+    def __call__(self, *values: str) -> Row | None:
         """Return the row, or None where there is none."""
         plan = self.plans.get(connection.vendor)
         if plan is None:
             plan = self.plans[connection.vendor] = self._plan()
-        return plan(value)
+        return plan(dict(zip(self.places, values, strict=True)))
 
-    def _plan(self) -> Callable[[str], Row | None]:
-        query = self.queryset(_VALUE).query
+    def _plan(self) -> Callable[[dict[str, str]], Row | None]:
+        query = self.queryset(*self.places).query
         compiler = query.get_compiler(connection=connection)
         sql, parameters = compiler.as_sql()
         select, class_info = compiler.select, compiler.klass_info
@@ -41,9 +42,11 @@ class PreparedGet(Generic[Row]):
         converters = compiler.get_converters([column[0] for column in select])
         model: type[Row] = class_info["model"]
 
-        def get(value: str) -> Row | None:
+        annotated = compiler.annotation_col_map or {}
+
+        def get(values: dict[str, str]) -> Row | None:
             with connection.cursor() as cursor:
-                cursor.execute(sql, [value if parameter == _VALUE else parameter for parameter in parameters])
+                cursor.execute(sql, [values.get(parameter, parameter) for parameter in parameters])
                 rows: Any = cursor.fetchmany(2)
             if not rows:
                 return None
@@ -51,6 +54,8 @@ class PreparedGet(Generic[Row]):
             found = model.from_db(connection.alias, names, row[own[0] : own[-1] + 1])
             for populator in populators:
                 populator.populate(row, found)
+            for name, index in annotated.items():
+                setattr(found, name, row[index])
             return found
 
         return get

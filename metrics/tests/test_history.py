@@ -19,7 +19,7 @@ def line(now):
 
     def ask(seconds: float, interface: str | None = "eth0", period: str = "1h", server: str = "nas"):
         asked_at = now + timedelta(seconds=seconds)
-        points = sparkline(Server.objects.get(id=server), period, interface, now=asked_at)
+        points = sparkline(server, period, interface, now=asked_at)
         return [((point["timestamp"] - now).total_seconds(), point["rx_bytes"], point["rx_rate"]) for point in points]
 
     return ask
@@ -44,7 +44,7 @@ def test_points_are_counters_with_the_rate_since_the_point_before(minutes, line)
 def test_rx_and_tx_are_told_apart(store, interface, now):
     store(0, network_interfaces=[interface(rx_bytes=0, tx_bytes=50)])
     store(60, network_interfaces=[interface(rx_bytes=6000, tx_bytes=650)])
-    point = sparkline(Server.objects.get(), "1h", "eth0", now=now + timedelta(seconds=60))[-1]
+    point = sparkline("nas", "1h", "eth0", now=now + timedelta(seconds=60))[-1]
     assert (point["rx_bytes"], point["rx_rate"]) == (6000, 100.0)
     assert (point["tx_bytes"], point["tx_rate"]) == (650, 10.0)
 
@@ -136,7 +136,7 @@ def test_every_period_has_at_most_sixty_points_and_loses_no_byte(store, interfac
         reading = interface(rx_bytes=int(seconds) * 100)
         times = {"uptime": 1000.0 + seconds, "sent_uptime": 1000.0 + seconds, "interval": min(pitch, 86_400)}
         store(seconds, **times, network_interfaces=[reading])
-    points = sparkline(Server.objects.get(), period, "eth0", now=now + timedelta(seconds=length))
+    points = sparkline("nas", period, "eth0", now=now + timedelta(seconds=length))
     assert 50 <= len(points) <= 60
     for before, point in pairwise(points):
         elapsed = (point["timestamp"] - before["timestamp"]).total_seconds()
