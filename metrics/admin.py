@@ -1,7 +1,7 @@
 """Servers and interfaces: what passed, drawn. Everything measured is read-only, and what is read comes from history."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 from django.contrib import admin
@@ -122,6 +122,7 @@ class ServerAdmin(MeasuredAdmin):
         return {
             "row": server_row(found, counted, now, known),
             "snapshot": getattr(found, "snapshot", None),
+            "last_day": _last_day(found),
             "boots": found.boots.all()[:10],
             "events": Event.objects.filter(server=found)[:EVENTS_SHOWN],
             "groups": in_groups(rows),
@@ -181,6 +182,12 @@ class InterfaceAdmin(MeasuredAdmin):
 def with_counted() -> Prefetch:
     """Prefetch, as `counted`, the interfaces of a server's total."""
     return Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
+
+
+def _last_day(server: Server) -> list[str]:
+    """Return the start and the end of the last day that the server was heard, as an address gives them."""
+    end = server.last_seen_at
+    return [(end - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (1, 0)] if end else []
 
 
 def _drawn(interfaces: Sequence[Interface], seen: Window) -> dict[str, Any]:

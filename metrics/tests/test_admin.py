@@ -152,6 +152,13 @@ def test_an_interface_that_is_not_reported_any_more_is_marked(admin_client):
     assert "gone" in admin_client.get(page(server)).text
 
 
+def test_a_server_silent_for_a_month_leads_to_its_last_day(admin_client):
+    server = report(ago=30 * 86_400)
+    start, end = admin_client.get(page(server)).context["last_day"]
+    context = admin_client.get(page(server, start=start, end=end)).context
+    assert not context["series"].is_empty
+
+
 def test_events_are_told_with_their_interface(admin_client):
     server = report()
     Event.objects.create(server=server, number=1, at=timezone.now(), interface="eth0", kind="link_down")
