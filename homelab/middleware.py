@@ -39,6 +39,6 @@ class ApiSlashMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
-        if request.path_info.startswith("/api/") and request.path_info.endswith("/"):
+        if request.path_info.startswith(("/api/", "/metrics/")) and request.path_info.endswith("/"):
             request.path_info = request.path_info.rstrip("/")
         return self.get_response(request)

@@ -4,8 +4,10 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
+from drf_spectacular.utils import OpenApiExample
 from rest_framework import serializers
 
+from homelab.examples import examples
 from metrics.serializers import RefusalSerializer
 
 
@@ -14,6 +16,16 @@ class ErrorResponseSerializer(RefusalSerializer):
 
 
 class ApiSchema(AutoSchema):
+    def get_summary(self) -> str | None:
+        """Return the first sentence of what the call says of itself."""
+        return super().get_description().split("\n\n")[0].replace("\n", " ").rstrip(".") or None
+
+    def get_description(self) -> str:  # type: ignore[override] # of drf-spectacular, not of DRF
+        return super().get_description().partition("\n\n")[2]
+
+    def get_examples(self) -> list[OpenApiExample]:
+        return list(examples(self.get_operation_id()))
+
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         errors = self._get_response_for_code(ErrorResponseSerializer, "default")
         errors["description"] = "Whatever is not 2xx."

@@ -19,7 +19,7 @@ urlpatterns = [
     path("agent/homelab_agent.py", agent_file, name="agent-file"),
     path("api/v1/", include("servers.urls")),
     path("api/v1/", include("metrics.urls")),
-    re_path(r"^metrics/?$", ExpositionView.as_view(), name="prometheus"),
+    path("metrics", ExpositionView.as_view(), name="prometheus"),
     path("api/v1/system/health", HealthView.as_view(), name="health"),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path("api/docs", SpectacularSwaggerSplitView.as_view(url_name="schema"), name="docs"),

@@ -10,7 +10,6 @@ from django.db.models import Q, QuerySet
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.generics import ListAPIView
@@ -47,15 +46,16 @@ class KindFilter(django_filters.MultipleChoiceFilter):
         super().__init__(choices=KINDS, error_messages={"invalid_choice": wrong}, **options)
 
 
+SINCE = "Only from this instant on: ISO 8601 with its zone, or `now-24h`."
+
+
 class EventFilter(django_filters.FilterSet):
-    server = django_filters.CharFilter(method="of_server", help_text="Only of this server.")
+    server = django_filters.CharFilter(method="of_server", label="Only of this server.")
     interface = django_filters.CharFilter(
-        field_name="interface", max_length=64, strip=False, help_text="Only of interfaces of this name."
+        field_name="interface", max_length=64, strip=False, label="Only of interfaces of this name."
     )
-    kind = KindFilter(field_name="kind", help_text="Only of this kind; may be repeated.")
-    since = extend_schema_field(OpenApiTypes.STR)(InstantFilter)(
-        method="from_instant", help_text="Only from this instant on: ISO 8601 with its zone, or `now-24h`."
-    )
+    kind = KindFilter(field_name="kind", label="Only of this kind; may be repeated.")
+    since = extend_schema_field({"type": "string", "description": SINCE})(InstantFilter)(method="from_instant")
 
     class Meta:
         model = Event
@@ -113,7 +113,13 @@ class EventPagination(BasePagination):
         return Response({"results": data, "next": following})
 
     def get_paginated_response_schema(self, schema: dict[str, Any]) -> dict[str, Any]:
-        following = {"type": "string", "format": "uri", "nullable": True, "description": "The next page; null: none."}
+        following = {
+            "type": "string",
+            "format": "uri",
+            "nullable": True,
+            "description": "The next page; null: none.",
+            "example": "https://hub.example/api/v1/events?cursor=3629138374656000-nas-01",
+        }
         return {
             "type": "object",
             "required": ["results", "next"],

@@ -2,7 +2,7 @@ from typing import cast
 
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
-from drf_spectacular.utils import OpenApiResponse, extend_schema
+from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import status
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
@@ -67,7 +67,11 @@ class ServerListView(APIView):
 
 
 class ServerDetailView(APIView):
-    @extend_schema(operation_id="servers_retrieve", responses=ServerSerializer)
+    @extend_schema(
+        operation_id="servers_retrieve",
+        parameters=[OpenApiParameter("server_id", str, OpenApiParameter.PATH, description="The server's id.")],
+        responses=ServerSerializer,
+    )
     def get(self, request: Request, server_id: str) -> Response:
         """Return one server with its latest state and interfaces; a new one has none."""
         server = get_object_or_404(Server.objects.with_snapshot(), id=server_id)

@@ -51,7 +51,7 @@ ROWS = {
     "api/v1/system/health": Row("GET /api/v1/system/health", ANYONE),
     "api/schema": Row("GET /api/schema", READERS),
     "api/docs": Row("GET /api/docs", READERS),
-    "^metrics/?$": Row("GET /metrics", READERS),
+    "metrics": Row("GET /metrics", READERS),
     "^api(/.*)?$": Row("GET /api/v1/nonsense", NOTHING),
 }
 
