@@ -10,15 +10,15 @@ from uuid import UUID
 
 from django.conf import settings
 from django.db import IntegrityError, models, transaction
-from django.db.models import F, Q
+from django.db.models import Q
 
 from metrics import events
 from metrics.changes import Seen
 from metrics.codec import CodecError
 from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
+from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
-from servers.prepared import PreparedGet
 
 CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
@@ -164,7 +164,7 @@ def _lock(report: Report) -> tuple[Snapshot, bool]:
     return Snapshot(server=server or Server(id=report.server_id, hostname=report.hostname)), server is not None
 
 
-_locked_snapshot = PreparedGet(
+_locked_snapshot = prepared.PreparedGet(
     lambda server: (
         Snapshot.objects.select_for_update(of=("self",)).select_related("server", "boot").filter(server=server)
     )
@@ -276,7 +276,10 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
     """Put what is new into the log, and the newest of it into the snapshot."""
     for arrival in fresh:
         arrival.readings = _readings(arrival)
-    Heartbeat.objects.bulk_create([_heartbeat(arrival, now) for arrival in fresh])
+    if len(fresh) == 1:
+        prepared.insert(_heartbeat(fresh[0], now))
+    else:
+        Heartbeat.objects.bulk_create([_heartbeat(arrival, now) for arrival in fresh])
     fresh.sort(key=attrgetter("collected_at"))
     best_speeds = _note_interfaces(snapshot, fresh)
     newer = [arrival for arrival in fresh if arrival.is_newer]
@@ -286,7 +289,7 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
         events.record(snapshot.server_id, _reports(snapshot, before, newer), best_speeds)
         _note_server(snapshot.server, newer)
         changes = _latest(before, newer, now)
-    Snapshot.objects.filter(pk=snapshot.pk).update(last_seen_at=now, revision=F("revision") + len(fresh), **changes)
+    prepared.update(snapshot, last_seen_at=now, revision=snapshot.revision + len(fresh), **changes)
 
 
 def _readings(arrival: _Arrival) -> dict[str, Reading]:
@@ -396,7 +399,7 @@ def _latest(before: dict[str, Reading], newer: list[_Arrival], now: datetime) ->
     newest = newer[-1]
     changes: dict[str, Any] = {
         "collected_at": newest.collected_at,
-        "boot": newest.boot,
+        "boot": newest.boot.pk if newest.boot else None,
         "uptime_seconds": newest.report.uptime,
         "agent_version": newest.report.agent_version,
         "agent_stats": newest.report.agent_stats,
