@@ -28,7 +28,7 @@ def window(request: HttpRequest, now: datetime) -> Window:
         return Window("", start, min(end, now))
     period = request.GET.get("period", "")
     period = period if period in PERIODS else DEFAULT_PERIOD
-    return Window(period, now - PERIODS[period], now)
+    return Window(period, _start(period, now), now)
 
 
 def whole_hours(seen: Window) -> Window:
@@ -36,7 +36,13 @@ def whole_hours(seen: Window) -> Window:
     if PERIODS.get(seen.period, timedelta(0)) < timedelta(days=1):
         return seen
     end = seen.end.replace(minute=0, second=0, microsecond=0)
-    return Window(seen.period, end - (seen.end - seen.start), end)
+    return Window(seen.period, end - PERIODS[seen.period], end)
+
+
+def _start(period: str, now: datetime) -> datetime:
+    """Return where a period begins: a long one on a whole hour, which needs no reading of its own."""
+    start = now - PERIODS[period]
+    return start.replace(minute=0, second=0, microsecond=0) if PERIODS[period] > timedelta(days=1) else start
 
 
 def _instants(request: HttpRequest, now: datetime) -> tuple[datetime, datetime] | None:
