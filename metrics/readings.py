@@ -1,5 +1,6 @@
 """The readings of any window, with a neighbour on each side: out of the log, and out of the chunks."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from datetime import date, timedelta
@@ -12,7 +13,7 @@ from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms
 Columns = dict[str, list[int]]
 
 ALWAYS = (*CONTEXT, *REQUIRED)  # what the arithmetic needs, whatever is asked for
-EARLIER = timedelta(minutes=10)
+AROUND = timedelta(minutes=10)  # what boots that overlap are looked for in, beside the window
 
 
 def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
@@ -31,7 +32,7 @@ def readings(
     for interface, of_log in logged.items():
         if of_log:
             of_log_columns = columns(order(of_log))
-            both = between(join(sealed[interface], of_log_columns, names=names), start, end)
+            both = _window(join(sealed[interface], of_log_columns, names=names), start, end)
             found[interface] = with_earlier_boots(interface, both, names)
         else:
             found[interface] = sealed[interface]
@@ -63,7 +64,7 @@ def sealed_readings(
     for interface, readings in _after(found, end, names).items():
         found[interface] = join(found[interface], readings, names=names)
     return {
-        interface: with_earlier_boots(interface, between(readings, start, end), names)
+        interface: with_earlier_boots(interface, _window(readings, start, end), names)
         for interface, readings in found.items()
     }
 
@@ -81,6 +82,23 @@ def with_earlier_boots(interface: int, readings: Columns, names: Sequence[str]) 
         if first and at[first - 1] > started[first]:
             parts.append(_last_of_boot(interface, boot, started[first], at[0], names))
     return join(*parts, readings, names=names) if parts else readings
+
+
+def _window(readings: Columns, start: int, end: int) -> Columns:
+    """Return what `between` does, and after it the successors that lie further on, where boots overlap in time."""
+    within = between(readings, start, end)
+    boots = set(within["boot"])
+    if len(boots) < 2:
+        return within
+    beyond = bisect_right(readings["at"], within["at"][-1])
+    rows = [row for row, boot in _first_rows(readings["boot"], beyond).items() if boot in boots - {NO_BOOT}]
+    later = {name: [values[row] for row in rows] for name, values in readings.items()}
+    return join(within, later, names=list(readings))
+
+
+def _first_rows(boots: Sequence[int], start: int) -> dict[int, int]:
+    """Return the row, from `start` on, in which each boot appears first."""
+    return {boots.index(boot, start): boot for boot in set(boots[start:])}
 
 
 def _last_of_boot(interface: int, boot: int, started: int, before: int, names: Sequence[str]) -> Columns:
@@ -101,7 +119,7 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, 
         wanted[interface.server_id][interface.name] = interface.pk
     found: dict[int, list[Reading]] = {interface.pk: [] for interface in interfaces}
     log = Heartbeat.objects.filter(server__in=wanted).order_by()
-    since, until = from_ms(start) - EARLIER, from_ms(end)
+    since, until = from_ms(start) - AROUND, from_ms(end) + AROUND
     for heartbeat in log.between(since, until):
         ids = wanted[heartbeat.server_id]
         for name, reading in heartbeat.unpack():
