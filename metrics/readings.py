@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date, timedelta
 
 from django.db.models import Max, Min, QuerySet
@@ -125,14 +125,30 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, 
         for name, reading in heartbeat.unpack():
             if name in ids:
                 found[ids[name]].append(reading)
-    bounds = log.values_list("server_id").annotate(Min("collected_at"), Max("collected_at"))
-    for server_id, oldest, newest in bounds:
-        of_server = log.filter(server=server_id)
-        if oldest < since:
-            _add_nearest(found, wanted[server_id], of_server.filter(collected_at__lt=since).order_by("-collected_at"))
-        if newest > until:
-            _add_nearest(found, wanted[server_id], of_server.filter(collected_at__gt=until).order_by("collected_at"))
+    unbound_before = _missing(interfaces, found, lambda reading: reading.at <= start)
+    unbound_after = _missing(interfaces, found, lambda reading: reading.at >= end)
+    if unbound_before or unbound_after:
+        bounds = log.filter(server__in={*unbound_before, *unbound_after}).values_list("server_id")
+        for server_id, oldest, newest in bounds.annotate(Min("collected_at"), Max("collected_at")):
+            of_server = log.filter(server=server_id)
+            if oldest < since and server_id in unbound_before:
+                earlier = of_server.filter(collected_at__lt=since).order_by("-collected_at")
+                _add_nearest(found, unbound_before[server_id], earlier)
+            if newest > until and server_id in unbound_after:
+                later = of_server.filter(collected_at__gt=until).order_by("collected_at")
+                _add_nearest(found, unbound_after[server_id], later)
     return found
+
+
+def _missing(
+    interfaces: Sequence[Interface], found: dict[int, list[Reading]], reaches: Callable[[Reading], bool]
+) -> dict[str, dict[str, int]]:
+    """Return the interfaces, by server and name, of which no reading found reaches to where it should."""
+    missing: dict[str, dict[str, int]] = defaultdict(dict)
+    for interface in interfaces:
+        if not any(map(reaches, found[interface.pk])):
+            missing[interface.server_id][interface.name] = interface.pk
+    return missing
 
 
 def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: QuerySet[Heartbeat]) -> None:
