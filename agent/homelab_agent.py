@@ -40,7 +40,7 @@ from urllib.parse import urlsplit
 TYPE_CHECKING = False  # importing typing costs a cron run more than reading every counter
 if TYPE_CHECKING:
     import http.client
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import ModuleType
     from typing import Any, NoReturn
 
@@ -61,6 +61,7 @@ PROGRAM_DIR = "/usr/local/lib/homelab-agent"
 CRON_FILE = "/etc/cron.d/homelab-agent"
 UNIT_DIR = "/etc/systemd/system"
 
+NOT_SAVED = frozenset({"HOMELAB_STATE_DIR", "HOMELAB_LOOP", "HOMELAB_SPLAY"})  # --install writes them elsewhere
 SERVER_ID = re.compile(r"[a-z0-9-]{1,100}")
 KEY = re.compile(r"[!-~]{1,500}")
 OPERSTATES = frozenset({"up", "down", "unknown", "dormant", "lowerlayerdown", "notpresent", "testing"})
@@ -1051,62 +1052,54 @@ def enrol(settings: Settings, environ: Mapping[str, str]) -> int:
     if not settings.server_guid:
         import uuid
 
-        settings.server_guid = str(uuid.uuid4())
+        settings.server_guid = settings.given["HOMELAB_SERVER_GUID"] = str(uuid.uuid4())
+    # Before the call: by this name the hub knows the machine again when its answer, which shows the key once, is lost.
+    save_env_file(settings.env_file, settings.given)
     identity = {name: getattr(settings, name) for name in ("server_id", "hostname", "server_guid")}
-    with new_env_file(settings.env_file) as save:  # before the call, because the key is shown only once
-        try:
-            with deadline(settings.deadline_seconds, exits=True):
-                answer = Hub(settings, enrolment_key).post("enrol", as_json(identity))
-        except (OSError, DeadlineError) as error:
-            say(f"the hub did not answer: {error or type(error).__name__}")
-            return EXIT_TEMPORARY
-        body = answer.body if answer.status == 201 and answer.body else {}
-        server_id, key = str(body.get("server_id", "")), str(body.get("key", ""))
-        if not SERVER_ID.fullmatch(server_id) or not KEY.fullmatch(key):
-            say(f"the hub answered {answer.status}: {explained(None if answer.status == 201 else answer.body)}")
-            return answer.exit_code
-        settings.server_id, settings.key = server_id, key
-        settings.given.update(HOMELAB_SERVER_ID=server_id, HOMELAB_SERVER_GUID=settings.server_guid, HOMELAB_KEY=key)
-        save(settings.given)
+    try:
+        with deadline(settings.deadline_seconds, exits=True):
+            answer = Hub(settings, enrolment_key).post("enrol", as_json(identity))
+    except (OSError, DeadlineError) as error:
+        say(f"the hub did not answer: {error or type(error).__name__}")
+        return EXIT_TEMPORARY
+    body = answer.body if answer.status == 201 and answer.body else {}
+    server_id, key = str(body.get("server_id", "")), str(body.get("key", ""))
+    if not SERVER_ID.fullmatch(server_id) or not KEY.fullmatch(key):
+        say(f"the hub answered {answer.status}: {explained(None if answer.status == 201 else answer.body)}")
+        return answer.exit_code
+    settings.server_id, settings.key = server_id, key
+    settings.given.update(HOMELAB_SERVER_ID=server_id, HOMELAB_KEY=key)
+    save_env_file(settings.env_file, settings.given)
     print(f"enrolled as {server_id}; the key is in {settings.env_file}")
     return EXIT_OK
 
 
-@contextlib.contextmanager
-def new_env_file(path: str) -> Iterator[Callable[[dict[str, str]], None]]:
-    """A file ready to take the place of the env file once the new settings are known."""
-    kept = []
-    torn = f"{path}.{os.getpid()}"
+def save_env_file(path: str, settings: Mapping[str, str]) -> None:
+    """Set these in the env file and keep its other lines; no one else can open it at any time."""
+    saved = {name: " ".join(value.split()) for name, value in settings.items() if name not in NOT_SAVED}
+    new = f"{path}.{os.getpid()}"
     try:
         os.makedirs(os.path.dirname(path) or ".", 0o755, exist_ok=True)
+        kept = []
         with contextlib.suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
-            kept = file.read().splitlines()
-        descriptor = os.open(torn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from None
-
-    def save(settings: dict[str, str]) -> None:
-        lines = [line for line in kept if line.partition("=")[0].strip() not in settings]
-        lines += [f"{name}={' '.join(value.split())}" for name, value in settings.items()]
+            kept = [line for line in file.read().splitlines() if line.partition("=")[0].strip() not in saved]
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            os.write(descriptor, ("\n".join(lines) + "\n").encode())
-            os.fsync(descriptor)
-            os.rename(torn, path)
-        except OSError as error:
-            raise ConfigurationError(f"{path}: {error.strerror}; the new settings are not saved") from None
-
-    try:
-        yield save
-    finally:
-        os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(torn)
+            with open(new, "w", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
+                file.write("\n".join([*kept, *(f"{name}={value}" for name, value in saved.items())]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(new, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(new)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}; the new settings are not saved") from None
 
 
 # --- Installing ----------------------------------------------------------------------------------------------------
 
 MARK = "# homelab-agent"
-NOT_SAVED = frozenset({"HOMELAB_ENROL_KEY", "HOMELAB_STATE_DIR", "HOMELAB_LOOP", "HOMELAB_SPLAY"})
 USER = "homelab-agent"
 SERVICE = """\
 [Unit]
@@ -1169,8 +1162,7 @@ def install(how: str, settings: Settings) -> int:
         raise ConfigurationError("cron runs the agent every 1, 2, 3, 4, 5, 6 or 10 minutes: set --interval to that")
     if how == "systemd" and os.geteuid() != 0:
         raise ConfigurationError("--install systemd writes to /etc/systemd: run it as root (the agent itself will not)")
-    with new_env_file(settings.env_file) as save:
-        save({name: value for name, value in settings.given.items() if name not in NOT_SAVED})
+    save_env_file(settings.env_file, settings.given)
     if how == "systemd":
         install_systemd(settings)
     elif os.geteuid() == 0:

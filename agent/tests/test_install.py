@@ -17,6 +17,7 @@ from agent import homelab_agent
 from agent.homelab_agent import main
 from agent.tests.conftest import Agent
 from agent.tests.hub import KEY, HonestHub, answer
+from agent.tests.proxy import Proxy
 
 
 @pytest.fixture
@@ -89,10 +90,22 @@ def test_enrolling_again_keeps_the_identity_and_the_other_settings(unenrolled, e
         (302, b"", 75),
     ],
 )
-def test_a_hub_that_does_not_enrol_leaves_no_file(unenrolled, env_file, status: int, body: object, code: int):
+def test_a_hub_that_does_not_enrol_leaves_no_key(unenrolled, env_file, status: int, body: object, code: int):
     unenrolled.script.append(answer(status, body))
     assert main(["--enrol"]) == code
-    assert list(env_file.parent.glob("agent.env*")) == []
+    assert [file.name for file in env_file.parent.glob("agent.env*")] == ["agent.env"]
+    assert "HOMELAB_KEY" not in env_file.read_text()
+
+
+def test_a_machine_whose_enrolment_was_answered_in_vain_is_known_again_by_its_guid(unenrolled, env_file, monkeypatch):
+    with Proxy(unenrolled.url) as proxy:
+        monkeypatch.setenv("HOMELAB_URL", proxy.url)
+        proxy.faults.append("lose_ack")
+        assert main(["--enrol"]) == 75
+        assert main(["--enrol"]) == 0
+        assert proxy.fired == ["lose_ack"]
+    first, second = (body for _, body in unenrolled.received)
+    assert first == second
 
 
 def test_an_enrolment_key_is_needed(unenrolled, monkeypatch):
