@@ -39,7 +39,7 @@ ROUNDS = 5
 HEARTBEATS = 200  # a round
 BATCH = 60
 QUERIES = 60
-CLIENTS = 4
+CLIENTS = 2
 HUB = """
 import sys, django
 from django.conf import settings
