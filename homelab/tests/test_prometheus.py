@@ -14,11 +14,11 @@ import requests
 from homelab.tests.test_serve import Hub, wait_for
 
 
-def needed(command: str) -> str:
-    """Return the path of a command of Debian's package prometheus; without it CI fails, and others skip."""
+def needed(command: str, package: str = "prometheus") -> str:
+    """Return the path of a command of a Debian package; without it CI fails, and others skip."""
     path = shutil.which(command)
     if path is None:
-        reason = f"{command} is not installed (apt-get install prometheus)"
+        reason = f"{command} is not installed (apt-get install {package})"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     return str(path)
 

@@ -42,8 +42,8 @@ class Hub:
     def get(self, path: str, **headers: str) -> requests.Response:
         return requests.get(f"http://{self.address}{path}", headers=headers, timeout=5)
 
-    def createkey(self, kind: str) -> str:
-        command = [sys.executable, "manage.py", "createkey", "--kind", kind]
+    def createkey(self, kind: str, *options: str) -> str:
+        command = [sys.executable, "manage.py", "createkey", "--kind", kind, *options]
         return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
