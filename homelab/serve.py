@@ -1,5 +1,6 @@
 """One command runs the hub: set-up, the web server, a tick and the machine's own agent each minute."""
 
+import gc
 import hashlib
 import logging
 import os
@@ -72,6 +73,8 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
         jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
     out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
     out.flush()
+    gc.collect()
+    gc.freeze()  # what was imported stays; without this every sweep for garbage looks through all of it
     with _stopping_on_signals():
         try:
             server.run()

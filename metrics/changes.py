@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from operator import lt
 from typing import Any, NamedTuple
 
 from metrics.counters import NO_BOOT, REQUIRED, RESET, UNKNOWN, Reading, step
@@ -55,6 +56,9 @@ class Seen(NamedTuple):
         return self._replace(interfaces=before.interfaces, readings=before.readings)
 
 
+TOLD = ("is_up", "operstate", "speed_mbps", "carrier_changes")  # what the events of an interface are made of
+
+
 def changes(before: Seen, after: Seen, best_speeds: Mapping[str, int | None]) -> list[Change]:
     """Return what is different in `after`. `best_speeds` in Mbit/s, of the interfaces whose speed is different."""
     is_other_boot = NO_BOOT not in (before.boot, after.boot) and before.boot != after.boot
@@ -70,6 +74,8 @@ def changes(before: Seen, after: Seen, best_speeds: Mapping[str, int | None]) ->
         return found
     for name, new in after.interfaces.items():
         old = before.interfaces.get(name)
+        if old is not None and not rebooted and _only_counted(old, new, before.readings[name], after.readings[name]):
+            continue
         if old is not None:
             found += _link(name, old, new)
             if not rebooted:
@@ -106,6 +112,15 @@ def _uptime_fell(before: Seen, after: Seen) -> bool:
 def _comes_and_goes(interface: Interface) -> bool:
     """Tell whether this is a container's end of a bridge: it is there while the container runs, which is no news."""
     return interface.get("kind") == "veth" and bool(interface.get("master"))
+
+
+def _only_counted(old: Interface, new: Interface, a: Reading, b: Reading) -> bool:
+    """Tell, at a glance, that nothing but its counters changed, and these went up: so it nearly always is."""
+    return (
+        all(old.get(name) == new.get(name) for name in TOLD)
+        and a.ifindex == b.ifindex
+        and not any(map(lt, b.counters[: len(REQUIRED)], a.counters))
+    )
 
 
 def _link(name: str, old: Interface, new: Interface) -> Iterator[Change]:
