@@ -42,6 +42,10 @@ class TooOld(Refused):
     """The readings are older than the retention."""
 
 
+class TooNew(Refused):
+    """The readings are of a time to come."""
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """A validated heartbeat. Uptimes in seconds; an interface is the wire's object, validated; None is not reported."""
@@ -70,7 +74,7 @@ def ingest(report: Report, *, may_register: bool, now: datetime) -> Receipt:
     """Store a heartbeat received at `now`: its readings in the log, the latest in the snapshot.
 
     Returns after the commit. The same heartbeat again is a duplicate and changes nothing but `last_seen_at`.
-    Raises UnknownServer and TooOld, and stores nothing then.
+    Raises UnknownServer, TooOld and TooNew, and stores nothing then.
     """
     (result,) = ingest_batch([report], may_register=may_register, now=now)
     if isinstance(result, Refused):
@@ -178,7 +182,7 @@ def _place_and_save_boots(reports: list[Report], snapshot: Snapshot, now: dateti
     if others:
         boots |= {boot.boot_id: boot for boot in Boot.objects.filter(server=snapshot.server_id, boot_id__in=others)}
     before = {boot_id: (boot.started_at, boot.spoke_live) for boot_id, boot in boots.items()}
-    oldest = now - timedelta(days=settings.RETENTION_READINGS_DAYS)
+    oldest = _oldest(now)
     placed = [_place(report, snapshot, boots, oldest, now) for report in reports]
     if any(isinstance(arrival, _Arrival) for arrival in placed):
         for new in (snapshot.server, snapshot):
@@ -209,6 +213,8 @@ def _place(
         uptime_ms = to_ms(collected_at)
     if collected_at < oldest:
         return TooOld(f"older than the retention of {settings.RETENTION_READINGS_DAYS} days")
+    if collected_at > now + FUTURE_TOLERANCE:
+        return TooNew("of a time to come")
     if boot is not None:
         boot.started_at, boot.spoke_live = started_at, spoke_live
         boots[boot.boot_id] = boot
@@ -222,15 +228,28 @@ def _start(report: Report, boot: Boot, uptime: timedelta, now: datetime) -> tupl
     if boot._state.adding and boot.started_at is None:
         return live_start or _start_by_agent(report, now) - uptime, live_start is not None
     if live_start is None:
-        return boot.started_at, boot.spoke_live
+        return _start_unless_ahead(boot, uptime, now), boot.spoke_live
     is_off = abs(live_start - boot.started_at) > CLOCK_TOLERANCE
     return live_start if is_off else boot.started_at, True
 
 
+def _start_unless_ahead(boot: Boot, uptime: timedelta, now: datetime) -> datetime:
+    """Return when the boot started. One that never spoke live was guessed: later readings may show it was earlier.
+
+    They cannot show more than a spool holds; an uptime that is further ahead is none.
+    """
+    ahead = boot.started_at + uptime - now
+    is_guess_wrong = not boot.spoke_live and FUTURE_TOLERANCE < ahead <= now - _oldest(now)
+    return _floor(now) - uptime if is_guess_wrong else boot.started_at
+
+
 def _start_by_agent(report: Report, now: datetime) -> datetime:
     """Return when the agent's own clock says it collected; `now` where that cannot be."""
-    oldest = now - timedelta(days=settings.RETENTION_READINGS_DAYS)
-    return _floor(report.timestamp if oldest <= report.timestamp <= now + FUTURE_TOLERANCE else now)
+    return _floor(report.timestamp if _oldest(now) <= report.timestamp <= now + FUTURE_TOLERANCE else now)
+
+
+def _oldest(now: datetime) -> datetime:
+    return now - timedelta(days=settings.RETENTION_READINGS_DAYS)
 
 
 def _stored(snapshot: Snapshot, arrivals: list[_Arrival], now: datetime, is_retry: bool) -> set[tuple[int, int]]:

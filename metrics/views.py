@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from metrics import history
-from metrics.ingest import Receipt, Refused, Report, TooOld, ingest, ingest_batch
+from metrics.ingest import Receipt, Refused, Report, TooNew, TooOld, ingest, ingest_batch
 from metrics.serializers import (
     BATCH_SCHEMA,
     HEARTBEAT_SCHEMA,
@@ -128,6 +128,8 @@ def _parsed(item: Any, key: ApiKey) -> Report | APIException:
 def _error(refused: Refused) -> APIException:
     if isinstance(refused, TooOld):
         return ValidationError({"timestamp": f"The readings are {refused}."}, code="too_old")
+    if isinstance(refused, TooNew):
+        return ValidationError({"uptime": f"The readings are {refused}."}, code="too_new")
     return PermissionDenied("This key may not register a server.")
 
 

@@ -97,6 +97,15 @@ def test_a_heartbeat_that_is_too_old_is_rejected_alone(agent: APIClient, beats):
     assert "retention" in error["detail"]
 
 
+def test_a_heartbeat_still_to_come_is_rejected_alone(agent: APIClient, beats):
+    ahead = {**beats(1)[0], "uptime": 10**9}
+    del ahead["sent_uptime"]
+    results = send(agent, [*beats(1), ahead]).json()["results"]
+    assert [result["outcome"] for result in results] == ["accepted", "rejected"]
+    error = results[1]["error"]["errors"][0]
+    assert (error["code"], error["attr"]) == ("too_new", "uptime")
+
+
 def test_a_shared_key_reports_several_servers_at_once(shared: APIClient, beats):
     batch = [*beats(1, server_id="pi"), *beats(1, server_id="backup"), *beats(1)]
     assert outcomes(send(shared, batch)) == ["accepted"] * 3

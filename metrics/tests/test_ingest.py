@@ -5,7 +5,7 @@ from threading import Barrier
 import pytest
 from django.db import connection
 
-from metrics.ingest import Outcome, Receipt, TooOld, UnknownServer, ingest
+from metrics.ingest import Outcome, Receipt, TooNew, TooOld, UnknownServer, ingest
 from metrics.models import Heartbeat, Interface
 from metrics.serializers import parse_heartbeat
 from servers.models import Boot, Server, Snapshot
@@ -207,6 +207,33 @@ def test_readings_that_are_too_old_register_no_server(store, settings, now):
     with pytest.raises(TooOld):
         store(0, **BOOTLESS, timestamp=(now - timedelta(days=11)).isoformat())
     assert not Server.objects.exists()
+
+
+@pytest.mark.parametrize(("uptime", "placed"), [(1300.0, 300), (1300.001, None), (10.0**10, None)])
+def test_an_uptime_still_to_come_of_a_known_boot_is_refused(store, now, uptime: float, placed: int | None):
+    store(0)
+    if placed is None:
+        with pytest.raises(TooNew):
+            store(0, **BACKLOG, uptime=uptime)
+    else:
+        store(0, **BACKLOG, uptime=uptime)
+    assert stored(now) == [0] if placed is None else [0, placed]
+    assert Boot.objects.get().started_at == now - timedelta(seconds=1000)
+
+
+def test_a_boot_that_was_placed_too_late_moves_back_and_loses_nothing(store, now):
+    hopeless = {**BACKLOG, "timestamp": "1970-01-01T00:00:10Z"}
+    for uptime in (1000.0, 1200.0, 8200.0):
+        store(0, **hopeless, uptime=uptime)
+    assert stored(now) == [0, 0, 200]
+    assert Boot.objects.get().started_at == now - timedelta(seconds=8200)
+
+
+def test_a_boot_that_was_placed_too_late_moves_back_no_further_than_the_retention(store, now):
+    store(0, **BACKLOG)
+    with pytest.raises(TooNew):
+        store(0, **BACKLOG, uptime=1001.0 + 400 * 86_400)
+    assert stored(now) == [0]
 
 
 # The snapshot: the latest

@@ -10,7 +10,7 @@ from django.utils import timezone
 from rest_framework.test import APIClient
 
 from metrics.models import Heartbeat
-from servers.models import ApiKey, Server, Snapshot
+from servers.models import ApiKey, Boot, Server, Snapshot
 
 URL = "/api/v1/agents/heartbeat"
 SPARKLINE = "/api/v1/metrics/sparkline/nas/network"
@@ -311,6 +311,12 @@ def test_readings_older_than_the_retention_are_400_with_a_reason(send, heartbeat
     answer = send(heartbeat(timestamp=old, boot_id=...))
     assert refused(answer, 400, "timestamp")
     assert "retention" in answer.json()["errors"][0]["detail"]
+
+
+def test_an_uptime_still_to_come_is_400_with_a_reason(send, heartbeat):
+    started_at = timezone.now() - timedelta(seconds=1000)
+    Boot.objects.create(server_id="nas", boot_id="boot-1", started_at=started_at, spoke_live=True)
+    assert refused(send(heartbeat(uptime=10**10, sent_uptime=...)), 400, "uptime")
 
 
 @pytest.mark.parametrize(
