@@ -6,10 +6,11 @@ run twice, run by two at once, or killed anywhere and run again, it leaves the s
 
 from collections import defaultdict
 from datetime import date, datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, F, OuterRef
 
 from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
 from metrics.models import (
@@ -66,8 +67,11 @@ def prune(*, now: datetime) -> int:
     """
     pruned = 0
     over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
-    while batch := list(over.values_list("pk", flat=True)[:BATCH]):
-        pruned += Chunk.objects.filter(pk__in=batch).update(readings=None)
+    while with_server := list(over.values_list("interface__server_id", "pk")[:BATCH]):
+        of_server: dict[str, list[Any]] = defaultdict(list)
+        for server_id, chunk in with_server:
+            of_server[server_id].append(chunk)
+        pruned += sum(_drop_readings(server_id, chunks) for server_id, chunks in sorted(of_server.items()))
     if settings.RETENTION_HOURS_DAYS:
         over = Chunk.objects.filter(readings=None, start__lte=_past(now, settings.RETENTION_HOURS_DAYS))
         while batch := list(over.values_list("pk", flat=True)[:BATCH]):
@@ -79,6 +83,13 @@ def prune(*, now: datetime) -> int:
     while batch := list(events.order_by("number").values_list("pk", flat=True)[:BATCH]):
         pruned += Event.objects.filter(pk__in=batch).delete()[0]
     return pruned
+
+
+@transaction.atomic
+def _drop_readings(server_id: str, chunks: list[Any]) -> int:
+    # What is remembered of the server counts on these readings.
+    Snapshot.objects.filter(server=server_id).update(revision=F("revision") + 1)
+    return Chunk.objects.filter(pk__in=chunks).update(readings=None)
 
 
 def _past(now: datetime, days: int) -> date:

@@ -45,6 +45,18 @@ def passed(now: datetime) -> Callable[..., list[int | None]]:
     return ask
 
 
+@pytest.fixture
+def remembered(now: datetime) -> Callable[..., list[int]]:
+    """Return the bytes of eth0 between instants (seconds), of what may be remembered."""
+
+    def ask(*seconds: float) -> list[int]:
+        interfaces = list(Interface.objects.with_revision())
+        (buckets,) = increases(interfaces, [to_ms(now) + round(at * 1000) for at in seconds]).values()
+        return buckets.sums["rx_bytes"]
+
+    return ask
+
+
 def test_of_no_interface_or_no_bucket_nothing_is_known(count, now):
     count(0, 60)
     assert increases([], [0, 1]) == {}
@@ -167,6 +179,35 @@ def test_months_by_day_take_as_many_queries_as_a_week(count, now, django_assert_
         instants = [midnight + day * DAY * 1000 for day in range(days + 1)]
         with django_assert_max_num_queries(2):
             increases(interfaces, instants, COUNTERS[:2])
+
+
+# What is remembered
+
+
+def test_a_new_heartbeat_is_in_the_next_answer(count, passed, remembered):
+    count(0, HOUR)
+    assert remembered(0, 3 * HOUR) == [HOUR]
+    count(2 * HOUR)
+    assert remembered(0, 3 * HOUR) == passed(0, 3 * HOUR) == [2 * HOUR]
+
+
+def test_what_was_remembered_serves_another_window_and_another_state_of_sealing(count, remembered, now):
+    count(*range(0, 40 * HOUR, 700))
+    whole = remembered(0, 10 * HOUR, 30 * HOUR)
+    seal("nas", now=now + timedelta(hours=20))
+    assert remembered(0, 10 * HOUR, 30 * HOUR) == whole
+    assert remembered(1, 7 * HOUR + 1) == [7 * HOUR]
+    merge(now=now + timedelta(days=60))
+    assert remembered(60, 120, 180) == [60, 60]
+
+
+def test_pruning_leaves_no_window_without_its_hours(count, remembered, now, settings):
+    settings.RETENTION_READINGS_DAYS = 10
+    count(*range(0, 20 * HOUR, MINUTE))
+    seal("nas", now=now + timedelta(days=1))
+    assert remembered(-1800, 9 * HOUR + 1800) == [9 * HOUR + 1800]
+    tick(now=now + timedelta(days=30))
+    assert remembered(0, 9 * HOUR) == [900 + 8 * HOUR + 1800]  # of the hour that is cut, a share in proportion
 
 
 # Two boots at once: a cloned machine
