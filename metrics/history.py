@@ -316,11 +316,11 @@ def totals(interfaces: Sequence[Interface], zone: ZoneInfo, *, now: datetime) ->
     day, month = (to_ms(current_period(now, step, zone)) for step in (Step(DAY), Step(0, 1)))
     final = min(final_until(interfaces).values()) or _oldest_waiting(interfaces)
     monday = day_start(week_of(day_of(min(month, final))))
-    before: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    before: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     # Chunks that start before a Monday end by it, so that their own totals say all that passed until then.
     chunks = Chunk.objects.filter(interface__in=interfaces, start__lt=day_of(monday)).order_by()
-    for interface, *passed in chunks.values_list("interface_id", *BYTES):
-        before[interface].append((passed[0], passed[1]))
+    for interface, *of_chunk in chunks.values_list("interface_id", "count", *BYTES):
+        before[interface].append(tuple(of_chunk))
     instants = sorted({monday, month, day, to_ms(now)})
     measured = increases(interfaces, instants, BYTES)
     return {
@@ -441,13 +441,13 @@ def _oldest_waiting(interfaces: Sequence[Interface]) -> int:
     return to_ms(log.aggregate(oldest=Min("collected_at"))["oldest"] or EPOCH)
 
 
-def _passed(buckets: Buckets, first: int, older: Sequence[tuple[int, int]]) -> Passed:
-    """Return what passed from bucket `first` on, and in the chunks before it."""
+def _passed(buckets: Buckets, first: int, older: Sequence[tuple[int, ...]]) -> Passed:
+    """Return what passed from bucket `first` on, and in the chunks before it: their count of readings, rx and tx."""
     rest = range(first, len(buckets.marks))
-    if not older and not any(buckets.is_known(index) for index in rest):
+    count, rx, tx = (sum(values) for values in zip((0, 0, 0), *older, strict=True))
+    if count < 2 and not any(buckets.is_known(index) for index in rest):
         return Passed(None, None)
-    rx, tx = (sum(buckets.sums[name][first:]) for name in BYTES)
-    return Passed(rx + sum(rx for rx, _ in older), tx + sum(tx for _, tx in older))
+    return Passed(rx + sum(buckets.sums["rx_bytes"][first:]), tx + sum(buckets.sums["tx_bytes"][first:]))
 
 
 def _all_of(groups: Mapping[Key, Sequence[Interface]]) -> list[Interface]:

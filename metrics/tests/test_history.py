@@ -293,3 +293,11 @@ def test_totals_are_of_this_day_this_month_and_all_time_also_after_merging(store
     assert {name: passed.rx_bytes for name, passed in of_eth0.items()} == {"day": 1, "month": 30, "all": 60}
     tick(now=later)
     assert totals(all_interfaces(), UTC_ZONE, now=later) == before
+
+
+def test_the_totals_of_an_interface_that_was_read_once_are_unknown(store, now):
+    store(0)
+    for _ in ("waiting", "merged"):
+        (of_eth0,) = totals(all_interfaces(), UTC_ZONE, now=now + timedelta(days=60)).values()
+        assert set(of_eth0.values()) == {(None, None)}
+        tick(now=now + timedelta(days=60))
