@@ -32,7 +32,7 @@ from servers.models import ApiKey, KeyKind, Server
 logger = logging.getLogger(__name__)
 
 AGENT = settings.BASE_DIR / "agent" / "homelab_agent.py"
-AGENT_SECONDS = 50  # the agent gives up by itself; this is for one that cannot
+AGENT_SECONDS = 58  # the agent gives up by itself after 50; this is for one that cannot
 EVERY_SECONDS = 60.0
 
 
