@@ -31,7 +31,7 @@ class InstantField(forms.CharField):
     def clean(self, value: Any) -> datetime | None:
         text = super().clean(value)
         try:
-            return parse_instant(text, now=timezone.now()) if text else None
+            return parse_instant(text, now=timezone.now()) if value is not None else None
         except PeriodError as error:
             raise forms.ValidationError(str(error), code="invalid") from None
 
@@ -46,6 +46,7 @@ class KindFilter(django_filters.MultipleChoiceFilter):
         super().__init__(choices=KINDS, error_messages={"invalid_choice": wrong}, **options)
 
 
+CURSOR = "([0-9]{1,18})-([a-z0-9-]{1,100})"
 SINCE = "Only from this instant on: ISO 8601 with its zone, or `now-24h`."
 
 
@@ -100,7 +101,7 @@ class EventPagination(BasePagination):
     def paginate_queryset(self, queryset: Any, request: Request, view: Any = None) -> list[Any]:
         limit = self._limit(request)
         cursor = request.query_params.get("cursor")
-        if cursor:
+        if cursor is not None:
             number, server_id = self._position(cursor)
             queryset = queryset.filter(Q(number__lt=number) | Q(number=number, server__lt=server_id))
         found = list(queryset[: limit + 1])
@@ -128,20 +129,21 @@ class EventPagination(BasePagination):
 
     def get_schema_operation_parameters(self, view: Any) -> list[dict[str, Any]]:
         limit = {"type": "integer", "minimum": 1, "maximum": self.most, "default": self.default_limit}
+        cursor = {"type": "string", "pattern": f"^{CURSOR}$"}
         return [
             {"name": "limit", "in": "query", "schema": limit, "description": "How many events a page holds at most."},
-            {"name": "cursor", "in": "query", "schema": {"type": "string"}, "description": "The id of the last one."},
+            {"name": "cursor", "in": "query", "schema": cursor, "description": "The id of the last one."},
         ]
 
     def _limit(self, request: Request) -> int:
-        text = request.query_params.get("limit", "")
-        limit = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0 if text else self.default_limit
+        text = request.query_params.get("limit", str(self.default_limit))
+        limit = int(text) if re.fullmatch(r"[0-9]{1,5}", text) else 0
         if not 1 <= limit <= self.most:
             raise refuse("limit", f"A number from 1 to {self.most}.")
         return limit
 
     def _position(self, cursor: str) -> tuple[int, str]:
-        match = re.fullmatch(r"([0-9]{1,18})-([a-z0-9-]{1,100})", cursor)
+        match = re.fullmatch(CURSOR, cursor)
         if match is None:
             raise refuse("cursor", "The id of an event, or what `next` says.")
         return int(match[1]), match[2]
