@@ -106,9 +106,12 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def _answer(status: int, kind: str, code: str, detail: str) -> HttpResponse:
-    body = {
+    return JsonResponse(body_of(kind, code, detail), status=status)
+
+
+def body_of(kind: str, code: str, detail: str) -> dict[str, Any]:
+    return {
         "type": kind,
         "errors": [{"code": code, "detail": detail, "attr": None}],
         "request_id": request_id.get(),
     }
-    return JsonResponse(body, status=status)

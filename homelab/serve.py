@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import logging
 import os
 import secrets
@@ -23,9 +24,13 @@ from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
 from django.db import connections
 from django.utils import timezone
+from waitress.channel import HTTPChannel
 from waitress.server import create_server
+from waitress.task import ErrorTask
 
 from agent.homelab_agent import default_server_id
+from homelab.errors import body_of
+from homelab.middleware import request_id
 from metrics import seal
 from servers.models import ApiKey, KeyKind, Server
 
@@ -34,10 +39,35 @@ logger = logging.getLogger(__name__)
 AGENT = settings.BASE_DIR / "agent" / "homelab_agent.py"
 AGENT_SECONDS = 58  # the agent gives up by itself after 50; this is for one that cannot
 EVERY_SECONDS = 60.0
+REFUSALS = {
+    400: ("bad_request", "The request is malformed."),
+    413: ("too_large", "The body is too large."),
+    431: ("headers_too_large", "The headers are too large."),
+    501: ("not_implemented", "This transfer encoding is not known."),
+}
 
 
 class AddressInUse(OSError):
     """Something else listens where the hub should."""
+
+
+class JSONErrorTask(ErrorTask):
+    """What waitress refuses before Django sees it, in the shape of all errors."""
+
+    def execute(self) -> None:
+        status = self.request.error.code
+        code, detail = REFUSALS.get(status, ("error", "The hub failed; its log has this request's id."))
+        token = request_id.set(secrets.token_hex(8))
+        try:
+            logger.info("Refused a request that could not be read: %s", status)
+            body = json.dumps(body_of("client_error" if status < 500 else "server_error", code, detail)).encode()
+            self.response_headers += [("Content-Type", "application/json"), ("X-Request-ID", request_id.get())]
+        finally:
+            request_id.reset(token)
+        self.status = f"{status} {self.request.error.reason}"
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
 
 
 def set_up(out: TextIO) -> None:
@@ -50,6 +80,7 @@ def set_up(out: TextIO) -> None:
 def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> None:
     """Serve until SIGINT or SIGTERM. Raises AddressInUse."""
     host, _, port = bind.rpartition(":")
+    HTTPChannel.error_task_class = JSONErrorTask
     # waitress reads requests in one thread before it hands them on, so that clients which drip their
     # bodies hold none of these threads.
     try:

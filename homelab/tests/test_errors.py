@@ -1,7 +1,11 @@
 """Every error under /api is JSON of one shape, and carries the id that the log has too."""
 
+import json
 import logging
 import re
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import SuspiciousOperation
@@ -10,6 +14,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from homelab.middleware import RequestIdFilter
+from homelab.tests.test_serve import Hub
 from servers import views
 
 
@@ -105,3 +110,35 @@ def test_the_answer_is_json_whatever_is_asked_for(reader: APIClient, accept: str
     answer = reader.get("/api/v1/servers", HTTP_ACCEPT=accept)
     assert answer.status_code == 200
     assert answer["Content-Type"] == "application/json"
+
+
+def test_what_django_never_sees_has_our_shape_too(tmp_path: Path):
+    hub = Hub(tmp_path, "--no-agent")
+    unread = {
+        ("Content-Length", "-1"): 400,
+        ("Content-Length", "10000000"): 413,
+        ("X-Long", "x" * 300_000): 431,
+        ("Transfer-Encoding", "gzip"): 501,
+    }
+    try:
+        for header, status in unread.items():
+            connection = HTTPConnection(hub.address, timeout=10)
+            connection.request("POST", "/api/v1/agents/heartbeat", headers=dict([header]))
+            answer = connection.getresponse()
+            assert answer.status == status
+            assert has_our_shape(_Read(answer)), header
+    finally:
+        hub.stop()
+
+
+class _Read:
+    """An answer off the wire, as the test client gives them."""
+
+    def __init__(self, answer: HTTPResponse) -> None:
+        self.body, self.headers = answer.read(), answer.headers
+
+    def __getitem__(self, name: str) -> str | None:
+        return self.headers[name]
+
+    def json(self) -> Any:
+        return json.loads(self.body)
