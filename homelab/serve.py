@@ -45,6 +45,8 @@ REFUSALS = {
     431: ("headers_too_large", "The headers are too large."),
     501: ("not_implemented", "This transfer encoding is not known."),
 }
+# A proxy on this machine says whether its client came by TLS; nobody else is believed.
+BELIEVED_PROXY = {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-proto"}}
 
 
 class AddressInUse(OSError):
@@ -93,6 +95,8 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
             channel_timeout=30,
             max_request_body_size=4 * settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
             ident="homelab",
+            clear_untrusted_proxy_headers=True,
+            **(BELIEVED_PROXY if settings.BEHIND_TLS else {}),
         )
     except OSError as error:
         raise AddressInUse(
@@ -102,11 +106,11 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
     jobs = [_every(EVERY_SECONDS, _tick, stop)] if with_tick else []
     if with_agent:
         jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
-    out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
-    out.flush()
     gc.collect()
     gc.freeze()  # what was imported stays; without this every sweep for garbage looks through all of it
     with _stopping_on_signals():
+        out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
+        out.flush()
         try:
             server.run()
         except (KeyboardInterrupt, SystemExit):
