@@ -26,6 +26,10 @@ class ApiSchema(AutoSchema):
     def get_examples(self) -> list[OpenApiExample]:
         return list(examples(self.get_operation_id()))
 
+    def _get_request_body(self, direction: Any = "request") -> dict[str, Any] | None:
+        body = super()._get_request_body(direction)
+        return body and {**body, "required": True}
+
     def _get_response_bodies(self, direction: Any = "response") -> dict[str, Any]:
         errors = self._get_response_for_code(ErrorResponseSerializer, "default")
         errors["description"] = "Whatever is not 2xx."

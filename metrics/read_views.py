@@ -184,6 +184,9 @@ class InterfaceDetailView(APIView):
 def validated(request: Request, serializer_class: type[serializers.Serializer[Any]], now: datetime) -> dict[str, Any]:
     """Return the query parameters, checked. Raises ValidationError, which names them."""
     serializer = serializer_class(data=request.query_params, context={"now": now})
+    for name, value in request.query_params.items():
+        if value == "" and name in serializer.fields:
+            raise refuse(name, "Is empty; leave it out instead.", "blank")
     serializer.is_valid(raise_exception=True)
     return serializer.validated_data
 

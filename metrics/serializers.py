@@ -4,7 +4,7 @@ A heartbeat is checked by hand: it is the hot path, and the general machinery ta
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -318,8 +318,14 @@ class BatchAckSerializer(serializers.Serializer[Any]):
 
 
 class SparklineQuerySerializer(serializers.Serializer[Any]):
-    period = serializers.ChoiceField(choices=list(SPARKLINE_PERIODS), default="1h")
-    interface = serializers.CharField(required=False, max_length=64, help_text="Without it: the server's total.")
+    period = serializers.ChoiceField(
+        choices=list(SPARKLINE_PERIODS),
+        default="1h",
+        error_messages={"invalid_choice": f"One of {', '.join(SPARKLINE_PERIODS)}."},
+    )
+    interface = serializers.CharField(
+        required=False, max_length=64, trim_whitespace=False, help_text="Without it: the server's total."
+    )
 
 
 class SparklinePointSerializer(serializers.Serializer[Any]):
@@ -341,45 +347,68 @@ class SparklineSerializer(serializers.Serializer[Any]):
         return {**super().get_fields(), "data": SparklinePointSerializer(many=True)}
 
 
+def _nullable(properties: dict[str, Any], required: Collection[str] = ()) -> dict[str, Any]:
+    """Return the properties with those that may be null, which is as if they were not there, marked so."""
+    return {name: rules if name in required else _or_null(rules) for name, rules in properties.items()}
+
+
+def _or_null(rules: dict[str, Any]) -> dict[str, Any]:
+    choices = {"enum": [*rules["enum"], None]} if "enum" in rules else {}
+    return {**rules, **choices, "nullable": True}
+
+
 _COUNTER_SCHEMA = {"type": "integer", "minimum": 0, "maximum": MAX_COUNTER}
 _UPTIME_SCHEMA = {"type": "number", "minimum": 0, "maximum": LARGEST_UPTIME}
 _STAT_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_COUNTER}
 INTERFACE_SCHEMA = {
     "type": "object",
     "required": list(_INTERFACE_REQUIRED),
-    "properties": {
-        "name": {"type": "string", "minLength": 1, "maxLength": 64},
-        **dict.fromkeys(COUNTERS, _COUNTER_SCHEMA),
-        "is_up": {"type": "boolean"},
-        "operstate": {"type": "string", "enum": list(OPERSTATES)},
-        "speed_mbps": {"type": "integer", "minimum": -1, "maximum": 10**9},
-        "mtu": {"type": "integer", "minimum": 0, "maximum": 2**32},
-        "mac": {"type": "string", "maxLength": 64},
-        "ifindex": {"type": "integer", "minimum": 0, "maximum": 2**31},
-        "kind": {"type": "string", "enum": Kind.values},
-        "master": {"type": "string", "maxLength": 64},
-        "carrier_changes": _COUNTER_SCHEMA,
-        "addresses": {"type": "array", "maxItems": 64, "items": {"type": "string", "minLength": 1, "maxLength": 64}},
-    },
+    "properties": _nullable(
+        {
+            "name": {"type": "string", "minLength": 1, "maxLength": 64},
+            **dict.fromkeys(COUNTERS, _COUNTER_SCHEMA),
+            "is_up": {"type": "boolean"},
+            "operstate": {"type": "string", "enum": list(OPERSTATES)},
+            "speed_mbps": {"type": "integer", "minimum": -1, "maximum": 10**9},
+            "mtu": {"type": "integer", "minimum": 0, "maximum": 2**32},
+            "mac": {"type": "string", "maxLength": 64},
+            "ifindex": {"type": "integer", "minimum": 0, "maximum": 2**31},
+            "kind": {"type": "string", "enum": Kind.values},
+            "master": {"type": "string", "maxLength": 64},
+            "carrier_changes": _COUNTER_SCHEMA,
+            "addresses": {
+                "type": "array",
+                "maxItems": 64,
+                "items": {"type": "string", "minLength": 1, "maxLength": 64},
+            },
+        },
+        _INTERFACE_REQUIRED,
+    ),
 }
 HEARTBEAT_SCHEMA = {
     "type": "object",
     "required": list(_HEARTBEAT_REQUIRED),
-    "properties": {
-        "server_id": {"type": "string", "pattern": "^[a-z0-9-]{1,100}$"},
-        "hostname": {"type": "string", "minLength": 1, "maxLength": 255},
-        "timestamp": {"type": "string", "format": "date-time"},
-        "server_guid": {"type": "string", "format": "uuid"},
-        "agent_version": {"type": "string", "maxLength": 64},
-        "os_info": {"type": "object", "properties": {name: {"type": "string", "maxLength": 255} for name in OS_INFO}},
-        "metrics": {"type": "object", "properties": {"uptime_seconds": _UPTIME_SCHEMA}},
-        "boot_id": {"type": "string", "maxLength": 64},
-        "uptime": _UPTIME_SCHEMA,
-        "sent_uptime": _UPTIME_SCHEMA,
-        "interval": {"type": "number", "minimum": 1, "maximum": 86_400},
-        "agent_stats": {"type": "object", "properties": dict.fromkeys(AGENT_STATS, _STAT_SCHEMA)},
-        "network_interfaces": {"type": "array", "maxItems": MAX_INTERFACES, "items": INTERFACE_SCHEMA},
-    },
+    "properties": _nullable(
+        {
+            "server_id": {"type": "string", "pattern": "^[a-z0-9-]{1,100}$"},
+            "hostname": {"type": "string", "minLength": 1, "maxLength": 255},
+            "timestamp": {"type": "string", "format": "date-time"},
+            "server_guid": {"type": "string", "format": "uuid"},
+            "agent_version": {"type": "string", "maxLength": 64},
+            "os_info": {
+                "type": "object",
+                "properties": _nullable({name: {"type": "string", "maxLength": 255} for name in OS_INFO}),
+            },
+            "metrics": {"type": "object", "properties": _nullable({"uptime_seconds": _UPTIME_SCHEMA})},
+            "boot_id": {"type": "string", "maxLength": 64},
+            "uptime": _UPTIME_SCHEMA,
+            "sent_uptime": _UPTIME_SCHEMA,
+            "interval": {"type": "number", "minimum": 1, "maximum": 86_400},
+            "agent_stats": {"type": "object", "properties": _nullable(dict.fromkeys(AGENT_STATS, _STAT_SCHEMA))},
+            "network_interfaces": {"type": "array", "maxItems": MAX_INTERFACES, "items": INTERFACE_SCHEMA},
+        },
+        {*_HEARTBEAT_REQUIRED, "network_interfaces"},
+    ),
 }
 BATCH_SCHEMA = {
     "type": "object",

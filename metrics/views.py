@@ -13,6 +13,7 @@ from rest_framework.views import APIView
 
 from metrics import history
 from metrics.ingest import Receipt, Refused, Report, TooNew, TooOld, ingest, ingest_batch
+from metrics.read_views import validated
 from metrics.serializers import (
     BATCH_SCHEMA,
     HEARTBEAT_SCHEMA,
@@ -96,8 +97,9 @@ class SparklineView(APIView):
         `rx_bytes` and `tx_bytes` are the counters at that instant, the rates bytes per second since the point before,
         null after a gap or a reset.
         """
-        query = _query(request, SparklineQuerySerializer)
-        points = history.sparkline(server_id, query["period"], query.get("interface"), now=timezone.now())
+        now = timezone.now()
+        query = validated(request, SparklineQuerySerializer, now)
+        points = history.sparkline(server_id, query["period"], query.get("interface"), now=now)
         if not points:
             get_object_or_404(Server, id=server_id)
         return Response(
@@ -138,9 +140,3 @@ def _result(result: Receipt | Refused | APIException) -> dict[str, Any]:
         return {"outcome": result.outcome}
     error = _error(result) if isinstance(result, Refused) else result
     return {"outcome": REJECTED, "error": ExceptionFormatter(error, cast(Any, {}), error).run()}
-
-
-def _query(request: Request, serializer_class: type[SparklineQuerySerializer]) -> dict[str, Any]:
-    serializer = serializer_class(data=request.query_params)
-    serializer.is_valid(raise_exception=True)
-    return serializer.validated_data

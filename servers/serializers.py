@@ -94,9 +94,26 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
         return NetworkInterfaceSerializer(_latest(server, "network_interfaces") or [], many=True).data
 
 
+class _OnlyText:
+    """For a field of text: a number is not text, though it could be written as one."""
+
+    def to_internal_value(self, data: Any) -> str:
+        if not isinstance(data, str):
+            raise serializers.ValidationError("Text is required.", code="invalid")
+        return super().to_internal_value(data)  # type: ignore[misc]
+
+
+class ServerIdField(_OnlyText, serializers.RegexField):
+    pass
+
+
+class TextField(_OnlyText, serializers.CharField):
+    pass
+
+
 class EnrolmentSerializer(serializers.Serializer[Any]):
-    server_id = serializers.RegexField(SERVER_ID, trim_whitespace=False)
-    hostname = serializers.CharField(max_length=255, validators=[_printable])
+    server_id = ServerIdField(SERVER_ID, trim_whitespace=False)
+    hostname = TextField(min_length=1, max_length=255, validators=[_printable])
     server_guid = serializers.UUIDField(
         required=False,
         allow_null=True,

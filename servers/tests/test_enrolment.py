@@ -138,8 +138,9 @@ def test_revoking_the_enrolment_key_leaves_the_machines_key(ask):
     ("name", "value"),
     [
         ("server_id", "A B"), ("server_id", ""), ("server_id", "a" * 101), ("server_id", "../x"), ("server_id", "pi\n"),
-        ("server_id", None), ("server_id", []), ("hostname", ""), ("hostname", "h" * 256), ("hostname", "a\x00"),
-        ("hostname", "a\x1b[31m"), ("hostname", "\ud800"), ("hostname", {}), ("server_guid", "1"), ("server_guid", 5),
+        ("server_id", None), ("server_id", []), ("server_id", 5), ("hostname", ""), ("hostname", "h" * 256),
+        ("hostname", 5), ("hostname", "a\x00"), ("hostname", "a\x1b[31m"), ("hostname", "\ud800"), ("hostname", {}),
+        ("server_guid", "1"), ("server_guid", 5),
         ("server_guid", "3f2b8c1e-7d54-1a96-9b0e-51c6d2a7f830"),
     ],
 )  # fmt: skip
