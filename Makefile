@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test check format lock clean
+.PHONY: serve test check fuzz format lock clean
 
 serve: $(VENV)/.runtime static/vendor/.done
 	@$(BIN)/python manage.py serve
@@ -20,6 +20,9 @@ check: $(VENV)/.dev
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	HOMELAB_PUBLIC_URL=https://hub.example $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+fuzz: $(VENV)/.dev # ten minutes; FUZZ_SECONDS=60 make fuzz for less
+	@$(BIN)/python -m homelab.tests.fuzz
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

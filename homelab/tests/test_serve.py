@@ -23,12 +23,12 @@ INTERFACES = {name for name in psutil.net_io_counters(pernic=True, nowrap=False)
 
 
 class Hub:
-    def __init__(self, data: Path, *arguments: str) -> None:
+    def __init__(self, data: Path, *arguments: str, **variables: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.output = data / f"output-{time.monotonic_ns()}"
-        self.environment = environment(data)
+        self.environment = {**environment(data), **variables}
         with self.output.open("w") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "manage.py", "serve", "--bind", self.address, *arguments],
