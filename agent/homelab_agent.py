@@ -798,8 +798,11 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
             del names[: len(batch)]
             size = min(max(size, sent) * 2, MAX_BATCH_BYTES)
             spool.remember(batch_bytes=int(min(size, hub.bytes_per_second * NEXT_BATCH_SECONDS)))
+        pause = BATCH_PAUSE_SECONDS * random.uniform(1, 1.2)  # noqa: S311 - spreads the load
+        if pause >= hub.seconds_left():
+            break  # the next run goes on; to be interrupted in the pause would count as a failure
         if names:
-            time.sleep(BATCH_PAUSE_SECONDS * random.uniform(1, 1.2))  # noqa: S311 - spreads the load
+            time.sleep(pause)
     return code
 
 

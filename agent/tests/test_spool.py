@@ -68,6 +68,17 @@ def test_a_backlog_goes_in_batches_of_at_most_500(agent: Agent, hub, monkeypatch
     assert [uptime for batch in batches(hub) for uptime in batch] == [float(n) for n in range(1100)]
 
 
+def test_a_backlog_too_long_for_one_run_is_no_failure(agent: Agent, hub, monkeypatch, capsys):
+    fill(agent, monkeypatch, 40)
+    agent.back(hub, monkeypatch)
+    capsys.readouterr()
+    monkeypatch.setattr(homelab_agent, "BATCH_PAUSE_SECONDS", 3)
+    assert agent.run("--deadline", "3") == 0
+    assert capsys.readouterr().err == ""
+    assert len(batches(hub)) == 1
+    assert 0 < len(agent.waiting()) < 40
+
+
 def test_a_batch_stays_below_a_mebibyte(agent: Agent, hub, monkeypatch):
     spool = Spool(str(agent.state), 10_000)
     spool.prepare()
