@@ -5,7 +5,7 @@ import io
 import json
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -104,17 +104,7 @@ def _csv(rows: Iterator[tuple[Any, ...]], names: tuple[str, ...]) -> Iterator[st
 
 
 def _cells(row: tuple[Any, ...]) -> list[Any]:
-    return [value if type(value) is int else _cell(value) for value in row]
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return f"'{value}" if value.startswith(FORMULA) else value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, datetime):
-        return _text(value)
-    return " ".join(value) if isinstance(value, list) else value
+    return [CELLS[type(value)](value) if type(value) in CELLS else value for value in row]
 
 
 def _ndjson(rows: Iterator[Any]) -> Iterator[str]:
@@ -124,4 +114,12 @@ def _ndjson(rows: Iterator[Any]) -> Iterator[str]:
 
 
 def _text(instant: datetime) -> str:
-    return f"{instant.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
+    return f"{instant.isoformat(timespec='milliseconds')[:-6]}Z"
+
+
+CELLS: dict[type, Callable[[Any], str]] = {
+    str: lambda text: f"'{text}" if text.startswith(FORMULA) else text,
+    bool: lambda value: "true" if value else "false",
+    datetime: _text,
+    list: " ".join,
+}

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -399,13 +399,20 @@ def export_readings(interfaces: Sequence[Interface], start: datetime, end: datet
         for since, until in _weeks(to_ms(start), to_ms(end)):
             found = readings([interface], since, until)[interface.pk]
             within = slice(bisect_left(found["at"], since), bisect_left(found["at"], until))
-            counters = zip(*(found[name][within] for name in COUNTERS), strict=True)
-            rest = zip(*(found[name][within] for name in ("at", "link", "boot")), strict=True)
-            for (at, link, boot), values in zip(rest, counters, strict=True):
-                known = [value if value != UNKNOWN else None for value in values]
-                boot_id = boots[interface.server_id].get(boot)
-                row = (from_ms(at), interface.server_id, interface.name, *known, link == 1, boot_id)
-                yield ExportedReading._make(row)
+            column = {name: values[within] for name, values in found.items()}
+            yield from map(
+                ExportedReading,
+                map(from_ms, column["at"]),
+                repeat(interface.server_id),
+                repeat(interface.name),
+                *(_or_null(column[name]) for name in COUNTERS),
+                map(bool, column["link"]),
+                map(boots[interface.server_id].get, column["boot"]),
+            )
+
+
+def _or_null(values: list[int]) -> Sequence[int | None]:
+    return [value if value != UNKNOWN else None for value in values] if UNKNOWN in values else values
 
 
 def export_hours(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedHour]:
