@@ -1,4 +1,4 @@
-"""Throw at a hub all that its schema allows, and what it does not: `make fuzz`, or `FUZZ_SECONDS=60 make fuzz`.
+"""Throw at a hub all that its schema allows, and what it does not: `make fuzz`, or `FUZZ_SECONDS=60 FUZZ_SEED=1 make fuzz`.
 
 schemathesis runs over every call with each kind of key and without one, against a hub in a process of its own. After
 that nothing may have failed inside the hub, and what it has stored must be good.
@@ -20,6 +20,7 @@ from homelab.tests.test_serve import ROOT, Hub
 OPTIONS = {"read": (), "shared": (), "agent": ("--server", "nas-01"), "enrolment": ("--uses", "0")}
 SERVER_ID = re.compile(r"[a-z0-9-]{1,100}")
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
+SEED = [f"--seed={os.environ['FUZZ_SEED']}"] if "FUZZ_SEED" in os.environ else []
 LATER = "from datetime import timedelta; from django.utils import timezone; from metrics import seal; "
 SEAL = f"{LATER}print(seal.tick(now=timezone.now() + timedelta(days=15)))"
 TEXTS = {
@@ -62,7 +63,7 @@ def fuzz(hub: Hub, schema: Path, kind: str, key: str | None) -> bool:
     command = [Path(sys.executable).with_name("schemathesis"), f"--config-file={config}", "run", schema]
     options = [
         f"--url=http://{hub.address}", "--warnings=off", "--continue-on-failure",
-        f"--max-time={max(SECONDS // (len(OPTIONS) + 1), 5)}",
+        f"--max-time={max(SECONDS // (len(OPTIONS) + 1), 5)}", *SEED,
     ]  # fmt: skip
     headers = [f"--header=Authorization: Bearer {key}"] if key else []
     return subprocess.run([*command, *options, *headers], cwd=schema.parent).returncode == 0
