@@ -1,4 +1,4 @@
-"""Throw at a hub all that its schema allows, and what it does not: `make fuzz`, or `FUZZ_SECONDS=60 FUZZ_SEED=1 make fuzz`.
+"""Throw at a hub all that its schema allows, and what it does not: `make fuzz`; with FUZZ_SECONDS and FUZZ_SEED.
 
 schemathesis runs over every call with each kind of key and without one, against a hub in a process of its own. After
 that nothing may have failed inside the hub, and what it has stored must be good.
