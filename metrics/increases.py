@@ -29,7 +29,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, to_ms
-from metrics.readings import readings, sealed_readings
+from metrics.readings import AROUND_MS, readings, sealed_readings
 
 FOREVER = 2**62
 
@@ -115,14 +115,14 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
         elif newest_sealed is None:
             limits[interface] = 0
         elif newest_sealed <= first_waiting:
-            limits[interface] = newest_sealed // HOUR_MS * HOUR_MS
+            limits[interface] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
         else:
             late[first_waiting].append(interface)
     for first_waiting, group in late.items():
         sealed = sealed_readings([interface.pk for interface in group], first_waiting, first_waiting, ())
         for interface in group:
             at = sealed[interface.pk]["at"]
-            limits[interface] = at[0] // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+            limits[interface] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
     return limits
 
 

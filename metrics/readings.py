@@ -1,6 +1,6 @@
 """The readings of any window, with a neighbour on each side: out of the log, and out of the chunks."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date, timedelta
@@ -13,7 +13,8 @@ from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms
 Columns = dict[str, list[int]]
 
 ALWAYS = (*CONTEXT, *REQUIRED)  # what the arithmetic needs, whatever is asked for
-AROUND = timedelta(minutes=10)  # what boots that overlap are looked for in, beside the window
+AROUND_MS = 600_000  # what boots that overlap are looked for in, beside the window
+AROUND = timedelta(milliseconds=AROUND_MS)
 
 
 def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
@@ -33,7 +34,7 @@ def readings(
         if of_log:
             of_log_columns = columns(order(of_log))
             both = _window(join(sealed[interface], of_log_columns, names=names), start, end)
-            found[interface] = with_earlier_boots(interface, both, names)
+            found[interface] = with_earlier_boots(interface, both, start, names)
         else:
             found[interface] = sealed[interface]
     return found
@@ -52,7 +53,7 @@ def sealed_readings(
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
-    stored = Chunk.objects.filter(interface__in=interfaces).around(start, end).defer("hours")
+    stored = Chunk.objects.filter(interface__in=interfaces).around(start - AROUND_MS, end + AROUND_MS).defer("hours")
     for chunk in [*stored, *changed]:
         by_interface[chunk.interface_id][chunk.start] = chunk
     found = {
@@ -64,13 +65,13 @@ def sealed_readings(
     for interface, readings in _after(found, end, names).items():
         found[interface] = join(found[interface], readings, names=names)
     return {
-        interface: with_earlier_boots(interface, _window(readings, start, end), names)
+        interface: with_earlier_boots(interface, _window(readings, start, end), start, names)
         for interface, readings in found.items()
     }
 
 
-def with_earlier_boots(interface: int, readings: Columns, names: Sequence[str]) -> Columns:
-    """Return the readings, and before them the predecessors that lie further back.
+def with_earlier_boots(interface: int, readings: Columns, start: int, names: Sequence[str]) -> Columns:
+    """Return the readings that a window from `start` needs, and before them the predecessors that lie further back.
 
     Where two boots overlap in time (a cloned machine, a boot placed by its agent's own clock), the neighbour of a
     reading is not its predecessor: that is the last one of its own boot.
@@ -79,26 +80,24 @@ def with_earlier_boots(interface: int, readings: Columns, names: Sequence[str]) 
     parts: list[Columns] = []
     for boot in set(boots) - {NO_BOOT} if len(set(boots)) > 1 else ():
         first = boots.index(boot)
-        if first and at[first - 1] > started[first]:
+        if first and at[first] > start and at[first - 1] > started[first]:
             parts.append(_last_of_boot(interface, boot, started[first], at[0], names))
     return join(*parts, readings, names=names) if parts else readings
 
 
 def _window(readings: Columns, start: int, end: int) -> Columns:
-    """Return what `between` does, and after it the successors that lie further on, where boots overlap in time."""
-    within = between(readings, start, end)
-    boots = set(within["boot"])
-    if len(boots) < 2:
-        return within
-    beyond = bisect_right(readings["at"], within["at"][-1])
-    rows = [row for row, boot in _first_rows(readings["boot"], beyond).items() if boot in boots - {NO_BOOT}]
-    later = {name: [values[row] for row in rows] for name, values in readings.items()}
-    return join(within, later, names=list(readings))
-
-
-def _first_rows(boots: Sequence[int], start: int) -> dict[int, int]:
-    """Return the row, from `start` on, in which each boot appears first."""
-    return {boots.index(boot, start): boot for boot in set(boots[start:])}
+    """Return what `between` does and, where boots overlap in time, the neighbours of each boot's own."""
+    at, boots = readings["at"], readings["boot"]
+    near = range(bisect_left(at, start - AROUND_MS), bisect_right(at, end + AROUND_MS))
+    overlapping = set(boots[near.start : near.stop])
+    if len(overlapping) < 2:
+        return between(readings, start, end)
+    first, last = max(bisect_right(at, start) - 1, 0), min(bisect_left(at, end), len(at) - 1)
+    before = {boots[row]: row for row in range(near.start, first)}
+    after = {boot: boots.index(boot, last + 1) for boot in overlapping & set(boots[last + 1 :])}
+    own = {row for boot, row in (*before.items(), *after.items()) if boot != NO_BOOT}
+    rows = sorted(own.union(range(first, last + 1)))
+    return {name: [values[row] for row in rows] for name, values in readings.items()}
 
 
 def _last_of_boot(interface: int, boot: int, started: int, before: int, names: Sequence[str]) -> Columns:

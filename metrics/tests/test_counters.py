@@ -149,7 +149,7 @@ def test_a_machine_rolled_back_within_a_boot_repeats_what_was_counted():
 
 
 def test_a_boot_that_is_named_for_the_first_time_is_not_rolled_back():
-    a, b = reading(60, 1000, boot=NO_BOOT, started=0), reading(120, 700)
+    a, b = reading(10**6, 1000, boot=NO_BOOT, started=0), reading(10**6 + 60, 700, started=10**6 * SECOND)
     assert rx(a, b) == (700, RESET)
 
 

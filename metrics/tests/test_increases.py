@@ -97,6 +97,16 @@ def test_the_answer_is_the_same_before_and_after_sealing_and_merging(count, pass
     assert passed(*edges) == before
 
 
+def test_days_that_begin_on_the_half_hour_are_the_same_from_hours_as_from_readings(count, passed, now):
+    for second in range(0, 7 * DAY, 1800):
+        count(second + 600, rx_bytes=second**2)
+    midnights = [12 * HOUR + day * DAY for day in range(6)]  # in Asia/Kolkata
+    edges = [0, *midnights, midnights[-1] + 7 * HOUR + 1800]
+    before = passed(*edges)
+    seal("nas", now=now + timedelta(days=9))
+    assert passed(*edges) == before
+
+
 def test_what_waits_in_the_log_counts_beside_what_is_sealed(count, passed, now):
     count(0, HOUR)
     seal("nas", now=now + timedelta(hours=2))
@@ -246,3 +256,27 @@ def test_a_clone_that_comes_late_after_sealing_is_added(two_boots, passed, now):
 def test_a_window_cut_between_two_boots_sees_both(two_boots, passed):
     two_boots(2, 4, 5, 6)  # boot 2 begins at minute 5
     assert passed(240, 300) == [100 + 35]
+
+
+def test_a_window_in_which_only_one_of_two_boots_speaks_counts_both(two_boots, passed, now):
+    two_boots(0, 1, 2, 4, 6, 7, 8)
+    assert passed(240, 360) == [200 + 14]
+    seal("nas", now=now + timedelta(days=1))
+    assert passed(240, 360) == [200 + 14]
+
+
+def test_a_window_that_begins_with_one_boot_knows_the_other_boots_reading_before_it(two_boots, passed):
+    two_boots(1, 2, 3, 4)
+    assert passed(180, 240) == [100]
+
+
+def test_two_boots_are_sealed_right_over_midnight(count, passed, now):
+    evening = 17 * HOUR + 1800 - 120  # 23:58
+    count(evening, evening + 60)
+    up = {"boot_id": "boot-2", "uptime": 9e4, "sent_uptime": 9e4}
+    count(evening + 30, rx_bytes=500, **up)
+    count(evening + 180, evening + 240)
+    count(evening + 270, rx_bytes=740, **{**up, "uptime": 9e4 + 240, "sent_uptime": 9e4 + 240})
+    before = passed(evening + 60, evening + 120, evening + 180)
+    seal("nas", now=now + timedelta(days=2))
+    assert passed(evening + 60, evening + 120, evening + 180) == before == [60 + 60, 60 + 60]

@@ -327,6 +327,16 @@ def test_what_follows_a_pruned_chunk_still_knows_the_reading_before_it(count, se
     assert sum(hours(NOW + timedelta(hours=18), 3)) == 2 * HOUR + 1800  # since Monday 00:00; before it is pruned
 
 
+def test_what_follows_a_pruned_chunk_leaves_its_hours_as_they_are(count, settings):
+    settings.RETENTION_READINGS_DAYS = 30
+    count(*range(0, 3 * HOUR, MINUTE))
+    tick(now=LATER)
+    before = hours(count=4)
+    count(20 * HOUR)
+    seal("nas", now=LATER)
+    assert hours(count=4) == before
+
+
 def monthly() -> list[Any]:
     start = NOW - timedelta(minutes=30)  # on the hour: of an hour that is cut, a pruned one says only a share
     found = usage(list(Interface.objects.all()), start, LATER, parse_step("1month"), ZoneInfo("UTC"), by_server=False)
