@@ -21,6 +21,7 @@ from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
 
 CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
+EARLIER_BOOT = -1  # whichever it was, not the one that runs
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
 FACTS = ("kind", "master", "mac", "speed_mbps")
 
@@ -443,6 +444,8 @@ def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
         return {}
     started = to_ms(snapshot.boot.started_at) if snapshot.boot else 0
     boot = snapshot.boot.pk if snapshot.boot else NO_BOOT
+    if snapshot.boot and snapshot.interfaces_at < snapshot.boot.started_at:
+        boot = EARLIER_BOOT  # the one that runs has reported no interfaces yet
     at, interval_ms = to_ms(snapshot.interfaces_at), round(snapshot.server.interval * 1000)
     return {
         interface["name"]: _reading(interface, at, boot, started, interval_ms)

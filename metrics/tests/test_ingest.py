@@ -450,3 +450,10 @@ def test_heartbeats_of_many_servers_at_once_are_all_stored(heartbeat, interface)
 
     assert {receipt.outcome for receipt in at_once(16, work)} == {"accepted"}
     assert (Server.objects.count(), Heartbeat.objects.count(), Interface.objects.count()) == (4, 16, 4)
+
+
+def test_a_reboot_that_a_report_without_interfaces_told_of_leaves_the_rate_unknown(store, interface):
+    store(0, network_interfaces=[interface(rx_bytes=1000)])
+    store(60, boot_id="boot-2", uptime=30.0, sent_uptime=30.0, network_interfaces=...)
+    store(120, boot_id="boot-2", uptime=90.0, sent_uptime=90.0, network_interfaces=[interface(rx_bytes=5000)])
+    assert Snapshot.objects.get().network_interfaces[0]["rx_rate"] is None
