@@ -79,15 +79,26 @@ def step(a: Reading, b: Reading) -> Step:
     """
     elapsed = b.at - a.at
     marks = GAP if elapsed * 10 > GAP_INTERVALS_TENTHS * max(a.interval, b.interval) else 0
+    capacity = _capacity(max(a.speed, b.speed), elapsed)
+    increases = tuple(map(sub, b.counters, a.counters))
+    if a.boot != b.boot or a.ifindex != b.ifindex or min(increases) < 0 or UNKNOWN in a.counters:
+        increases, found = _irregular_step(a, b, capacity if elapsed <= WRAP_ELAPSED_MS else 0)
+        marks |= found
+    if not marks & RESET and 0 < capacity < max(increases[:2]):
+        marks |= SUSPECT
+    return Step(increases, marks)
+
+
+def _irregular_step(a: Reading, b: Reading, wrap_bytes: int) -> tuple[tuple[int, ...], int]:
+    """Return the increases that may be more than a difference, and their marks; `wrap_bytes` as in `_wrapped`."""
     is_new = _differs(a.boot, b.boot, NO_BOOT) or _differs(a.ifindex, b.ifindex, UNKNOWN)
     rolled_back = a.boot == b.boot != NO_BOOT and b.at - b.started < a.at - a.started
-    capacity = _capacity(max(a.speed, b.speed), elapsed)
-    wrap_bytes = capacity if elapsed <= WRAP_ELAPSED_MS else 0
     pairs = list(zip(a.counters, b.counters, (wrap_bytes,) * 2 + (wrap_bytes // SMALLEST_FRAME,) * 6, strict=True))
     # A restart takes every counter with it, where a wrap of the bytes leaves the packets counting.
     restarted = any(after < before and not _wrapped(before, after, limit) for before, after, limit in pairs[2:4])
 
     increases = []
+    marks = 0
     for index, (before, after, limit) in enumerate(pairs):
         mark = 0
         if UNKNOWN in (before, after):
@@ -103,9 +114,7 @@ def step(a: Reading, b: Reading) -> Step:
         increases.append(increase)
         if index < len(REQUIRED):
             marks |= mark
-    if not marks & RESET and 0 < capacity < max(increases[:2]):
-        marks |= SUSPECT
-    return Step(tuple(increases), marks)
+    return tuple(increases), marks
 
 
 def rate(increase: int, elapsed_ms: int) -> float | None:

@@ -2,6 +2,7 @@
 
 from typing import Any, cast
 
+from django.http import JsonResponse
 from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -37,7 +38,7 @@ class HeartbeatView(APIView):
     @extend_schema(
         operation_id="agents_heartbeat", request={"application/json": HEARTBEAT_SCHEMA}, responses=AckSerializer
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> JsonResponse:
         """Store one heartbeat of one agent. The answer is sent after it is on the hub's disk.
 
         With an `agent` key the server is the key's; a `shared` key registers a server that is not known yet.
@@ -48,7 +49,7 @@ class HeartbeatView(APIView):
             receipt = ingest(_parse(request.data, key), may_register=key.kind == KeyKind.SHARED, now=now)
         except Refused as refused:
             raise _error(refused) from None
-        return Response(
+        return _answer(
             {
                 "status": "ok",
                 "server_registered": receipt.server_registered,
@@ -67,7 +68,7 @@ class HeartbeatBatchView(APIView):
     @extend_schema(
         operation_id="agents_heartbeats", request={"application/json": BATCH_SCHEMA}, responses=BatchAckSerializer
     )
-    def post(self, request: Request) -> Response:
+    def post(self, request: Request) -> JsonResponse:
         """Store many heartbeats, such as an agent kept while the hub was away; oldest first is best.
 
         Each is taken or rejected alone, and `results` says what became of it. The answer is sent after all that are
@@ -79,7 +80,7 @@ class HeartbeatBatchView(APIView):
         reports = [report for report in parsed if isinstance(report, Report)]
         receipts = iter(ingest_batch(reports, may_register=key.kind == KeyKind.SHARED, now=now))
         results = [_result(next(receipts) if isinstance(each, Report) else each) for each in parsed]
-        return Response({"status": "ok", "results": results, "server_time": now})
+        return _answer({"status": "ok", "results": results, "server_time": now})
 
 
 class SparklineView(APIView):
@@ -111,6 +112,11 @@ class SparklineView(APIView):
                 "data": points,
             }
         )
+
+
+def _answer(ack: dict[str, Any]) -> JsonResponse:
+    """Return JSON as the other calls do, without what they spend on choosing a format."""
+    return JsonResponse(ack, json_dumps_params={"separators": (",", ":")})
 
 
 def _parse(body: Any, key: ApiKey) -> Report:

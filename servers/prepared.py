@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, Generic, TypeVar
 
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, connections, models
 from django.db.models.query import get_related_populators
 
 Row = TypeVar("Row", bound=models.Model)
@@ -26,9 +26,10 @@ class PreparedGet(Generic[Row]):
 
     def __call__(self, *values: str) -> Row | None:
         """Return the row, or None where there is none."""
-        plan = self.plans.get(connection.vendor)
+        vendor = connection.vendor
+        plan = self.plans.get(vendor)
         if plan is None:
-            plan = self.plans[connection.vendor] = self._plan()
+            plan = self.plans[vendor] = self._plan()
         return plan(dict(zip(self.places, values, strict=True)))
 
     def _plan(self) -> Callable[[dict[str, str]], Row | None]:
@@ -46,7 +47,7 @@ class PreparedGet(Generic[Row]):
         annotated = compiler.annotation_col_map or {}
 
         def get(values: dict[str, str]) -> Row | None:
-            with connection.cursor() as cursor:
+            with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
                 cursor.execute(sql, [values.get(parameter, parameter) for parameter in parameters])
                 rows: Any = cursor.fetchmany(2)
             if not rows:
@@ -76,8 +77,9 @@ def update(row: models.Model, **values: Any) -> None:
 
 
 def _execute(sql: str, values: dict[Any, Any], *more: Any) -> None:
-    converted = [field.get_db_prep_save(value, connection) for field, value in values.items()]
-    with connection.cursor() as cursor:
+    database = connections[DEFAULT_DB_ALIAS]  # itself: to look it up for each value takes longer than converting it
+    converted = [field.get_db_prep_save(value, database) for field, value in values.items()]
+    with database.cursor() as cursor:
         cursor.execute(sql, [*converted, *more])
 
 
