@@ -15,7 +15,7 @@ from pathlib import Path
 
 import requests
 
-from homelab.tests.test_serve import ROOT, Hub
+from homelab.tests.hub import ROOT, Hub
 
 OPTIONS = {"read": (), "shared": (), "agent": ("--server", "nas-01"), "enrolment": ("--uses", "0")}
 SERVER_ID = re.compile(r"[a-z0-9-]{1,100}")

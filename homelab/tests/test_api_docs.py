@@ -15,8 +15,8 @@ import yaml
 from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 
+from homelab.tests.hub import Hub
 from homelab.tests.test_prometheus import needed
-from homelab.tests.test_serve import Hub
 from metrics.changes import ChangeKind
 from metrics.counters import MARKS
 

@@ -14,7 +14,7 @@ from django.test import Client
 from rest_framework.test import APIClient
 
 from homelab.middleware import RequestIdFilter
-from homelab.tests.test_serve import Hub
+from homelab.tests.hub import Hub
 from servers import views
 
 

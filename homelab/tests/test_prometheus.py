@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from homelab.tests.test_serve import Hub, wait_for
+from homelab.tests.hub import Hub, wait_for
 
 
 def needed(command: str, package: str = "prometheus") -> str:

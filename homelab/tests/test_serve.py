@@ -1,12 +1,10 @@
 """`manage.py serve` as a newcomer runs it: a process of its own, on a free port, with an empty data folder."""
 
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,53 +14,10 @@ import pytest
 import requests
 
 from agent.homelab_agent import default_server_id
+from homelab.tests.hub import ROOT, Hub, environment, wait_for
 
-ROOT = Path(__file__).parents[2]
 PASSWORD = re.compile(r"Sign in as admin with the password (\S+)")
 INTERFACES = {name for name in psutil.net_io_counters(pernic=True, nowrap=False) if name != "lo"}
-
-
-class Hub:
-    def __init__(self, data: Path, *arguments: str, **variables: str) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self.output = data / f"output-{time.monotonic_ns()}"
-        self.environment = {**environment(data), **variables}
-        with self.output.open("w") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "manage.py", "serve", "--bind", self.address, *arguments],
-                cwd=ROOT, env=self.environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
-        wait_for(lambda: "Homelab is at" in self.said() or self.process.poll() is not None, seconds=30)
-
-    def said(self) -> str:
-        return self.output.read_text()
-
-    def get(self, path: str, **headers: str) -> requests.Response:
-        return requests.get(f"http://{self.address}{path}", headers=headers, timeout=5)
-
-    def createkey(self, kind: str, *options: str) -> str:
-        command = [sys.executable, "manage.py", "createkey", "--kind", kind, *options]
-        return subprocess.check_output(command, cwd=ROOT, env=self.environment, text=True).strip()
-
-    def stop(self, number: int = signal.SIGINT) -> tuple[int, float]:
-        """Return the exit code and how many seconds it took."""
-        began = time.monotonic()
-        self.process.send_signal(number)
-        return self.process.wait(timeout=20), time.monotonic() - began
-
-
-def environment(data: Path) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("HOMELAB_", "DJANGO_"))}
-    return {**ours, "HOMELAB_DATA_DIR": str(data), "DATABASE_URL": f"sqlite:///{data / 'homelab.sqlite3'}"}
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := condition()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return found
 
 
 @pytest.fixture
