@@ -466,16 +466,22 @@ def interface_kind(name: str, directory: str) -> str:
     for entry, kind in (("bridge", "bridge"), ("bonding", "bond"), ("tun_flags", "tun"), ("device", "physical")):
         if has(entry):
             return kind
-    return "veth" if name.startswith("veth") or is_renamed_veth(directory) else "virtual"
+    return "veth" if name.startswith("veth") or driver(name) == "veth" else "virtual"
 
 
-def is_renamed_veth(directory: str) -> bool:
-    """An Ethernet device linked to another one that is not below it can only be one end of a pair."""
-    links = [read_text(os.path.join(directory, file)) for file in ("type", "ifindex", "iflink")]
-    with contextlib.suppress(OSError):
-        stacked = any(entry.startswith("lower_") for entry in os.listdir(directory))
-        return links[0] == "1" and None not in links and links[1] != links[2] and links[2] != "0" and not stacked
-    return False
+def driver(name: str) -> str | None:
+    """The driver of an interface by its own word (ETHTOOL_GDRVINFO), since /sys has no mark of a renamed veth."""
+    import array
+    import struct
+
+    info = array.array("B", struct.pack("=I192x", 3))
+    request = struct.pack("16sP16x", os.fsencode(name)[:15], info.buffer_info()[0])
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, 0x8946, request)
+    except OSError:
+        return None
+    return info.tobytes()[4:36].partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def details_without_sysfs(name: str) -> dict[str, Any]:

@@ -109,6 +109,20 @@ def test_an_interface_made_again_under_its_name_has_another_ifindex_and_counts_f
     assert before["ifindex"] != after["ifindex"]
 
 
+def test_a_renamed_veth_is_told_by_its_driver_though_its_peer_far_away_has_the_same_number(namespace):
+    far = f"{NAMESPACE}-far"
+    ip("netns", "add", far)
+    try:
+        ip(*f"-n {NAMESPACE} link add lan0 index 77 type veth peer name wan0 index 77 netns {far}".split())
+        ip(*f"-n {NAMESPACE} link add mac0 link va type macvlan".split())
+        links = [f"/sys/class/net/lan0/{file}" for file in ("ifindex", "iflink")]
+        assert inside("cat", *links).stdout.split() == ["77", "77"]
+        found = dry_run("--include", "???0")
+    finally:
+        ip("netns", "delete", far)
+    assert {name: i["kind"] for name, i in found.items()} == {"lan0": "veth", "mac0": "virtual"}
+
+
 def test_two_hundred_veths_come_and_go(namespace):
     pairs = [(f"p{number}", f"q{number}") for number in range(100)]
     ip_batch(f"link add {one} type veth peer name {other}" for one, other in pairs)
