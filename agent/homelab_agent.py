@@ -770,28 +770,30 @@ def lost(name: str | None, spool: Spool, code: int) -> int:
 def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> int:
     """Oldest first, in batches as large as the hub, the link and the time left allow.
 
-    Any batch may be sent twice: the hub knows what it has.
+    Any batch may be sent twice: the hub knows what it has. A hub that is older than batches gets them one by one.
     """
-    code = EXIT_OK
+    code, singly = EXIT_OK, False
     size = min(spool.state()["batch_bytes"], FIRST_BATCH_BYTES)
     while names:
         sendable = hub.bytes_per_second * hub.seconds_left()
-        batch = take(names, min(size, sendable / 2), spool, clock)
+        batch = take(names, 0 if singly else min(size, sendable / 2), spool, clock)
         sent = sum(len(text) for _, text in batch)
         if not batch or sent > sendable:
             break
         half = max(1, sent // 2)
         spool.remember(batch_bytes=half)  # before the attempt: a run that is cut off in it tries less next time
         try:
-            answer = hub.post("heartbeats", b'{"heartbeats":[%s]}' % b",".join(text for _, text in batch))
+            answer = post_batch([text for _, text in batch], hub, singly=singly)
         except OSError as error:
             broken = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
             if len(batch) == 1 or not broken:
                 say(f"the hub did not answer: {error or type(error).__name__}")
                 return EXIT_TEMPORARY
             answer = Answer(413, None)  # something on the way may not like large requests
-        results = answer.results(len(batch))
-        if answer.refuses_body and len(batch) > 1:
+        results = [answer.body] if singly and answer.outcome else answer.results(len(batch))
+        if answer.status == 404 and not singly:
+            singly = True
+        elif answer.refuses_body and len(batch) > 1:
             size = half
         elif answer.refuses_body:
             poison = {"outcome": "rejected", "error": answer.body or "too large"}
@@ -810,6 +812,12 @@ def send_backlog(names: list[str], *, spool: Spool, hub: Hub, clock: Clock) -> i
         if names:
             time.sleep(pause)
     return code
+
+
+def post_batch(texts: Sequence[bytes], hub: Hub, *, singly: bool) -> Answer:
+    if singly:
+        return hub.post("heartbeat", texts[0])
+    return hub.post("heartbeats", b'{"heartbeats":[%s]}' % b",".join(texts))
 
 
 def take(names: list[str], size: float, spool: Spool, clock: Clock) -> list[tuple[str, bytes]]:
@@ -855,7 +863,8 @@ def settle(results: Sequence[tuple[str | None, Any]], spool: Spool) -> int:
 
 def refused(answer: Answer, spool: Spool, hub: Hub, clock: Clock) -> int:
     """The exit code for an answer that is no ack, and how long to leave the hub alone after it."""
-    say(f"the hub answered {answer.status}: {explained(answer.body)}")
+    reason = "no outcome is named; the hub may be older than this agent" if answer.acks else explained(answer.body)
+    say(f"the hub answered {answer.status}: {reason}")
     seconds = answer.retry_after
     if answer.exit_code == EXIT_KEY_REFUSED:
         seconds = seconds or REFUSED_PAUSE_SECONDS
