@@ -60,6 +60,8 @@ STATE_DIR = "/var/lib/homelab-agent"
 PROGRAM_DIR = "/usr/local/lib/homelab-agent"
 CRON_FILE = "/etc/cron.d/homelab-agent"
 UNIT_DIR = "/etc/systemd/system"
+OTHER_UNIT_DIRS = ("/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+SYSTEMD_RUNS = "/run/systemd/system"
 
 NOT_SAVED = frozenset({"HOMELAB_STATE_DIR", "HOMELAB_LOOP", "HOMELAB_SPLAY"})  # --install writes them elsewhere
 SERVER_ID = re.compile(r"[a-z0-9-]{1,100}")
@@ -106,6 +108,8 @@ def run(options: argparse.Namespace, clock: Clock) -> int:
     if options.status:
         print("\n".join(status(settings, spool, clock)))
         return EXIT_OK
+    if options.install:
+        check_install(options.install, settings)  # before an enrolment key is spent on what cannot work
     if options.enrol:
         code = enrol(settings, os.environ)
         if code != EXIT_OK or not options.install:
@@ -209,7 +213,8 @@ class Settings:
     """What one run needs to know, read once; `given` came by flag or environment, and --install keeps it."""
 
     def __init__(self, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-        self.env_file: str = options.env_file or own_path(ENV_FILE, "~/.config/homelab-agent/agent.env", os.R_OK)
+        chosen = options.env_file and os.path.abspath(options.env_file)
+        self.env_file: str = chosen or own_path(ENV_FILE, "~/.config/homelab-agent/agent.env", os.R_OK)
         self.given: dict[str, str] = {}
         file = read_env_file(self.env_file, wanted=bool(options.env_file) and not (options.enrol or options.install))
 
@@ -217,7 +222,9 @@ class Settings:
             variable = f"HOMELAB_{name.upper()}"
             value = getattr(options, name, None) or environ.get(variable) or ""
             if value:
-                self.given[variable] = value = value if isinstance(value, str) else " ".join(value)
+                value = value if isinstance(value, str) else " ".join(value)
+                # Cron and systemd run the agent elsewhere.
+                self.given[variable] = value = os.path.abspath(value) if name in {"state_dir", "ca_file"} else value
             return value or file.get(variable) or default
 
         def number(name: str, default: str, low: float) -> float:
@@ -1119,6 +1126,9 @@ def save_env_file(path: str, settings: Mapping[str, str]) -> None:
 
 MARK = "# homelab-agent"
 USER = "homelab-agent"
+UNITS = ("homelab-agent.timer", "homelab-agent.service")
+OURS = re.compile(r"^Description=Homelab agent(: deliver|, every) |homelab_agent\.py --env-file ", re.MULTILINE)
+HIDDEN_FROM_UNITS = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - where nothing is written
 SERVICE = """\
 [Unit]
 Description=Homelab agent: deliver the counters of the network interfaces
@@ -1172,27 +1182,76 @@ WantedBy=timers.target
 
 
 def install(how: str, settings: Settings) -> int:
-    """Have the agent run by itself, with the settings of this run."""
+    """Have the agent run by itself, with the settings of this run, in this way instead of any other."""
     settings.require_hub()
-    if how == "cron" and (
-        settings.loop or settings.interval not in {60 * minutes for minutes in (1, 2, 3, 4, 5, 6, 10)}
-    ):
-        raise ConfigurationError("cron runs the agent every 1, 2, 3, 4, 5, 6 or 10 minutes: set --interval to that")
-    if how == "systemd" and os.geteuid() != 0:
-        raise ConfigurationError("--install systemd writes to /etc/systemd: run it as root (the agent itself will not)")
     save_env_file(settings.env_file, settings.given)
-    if how == "systemd":
-        install_systemd(settings)
-    elif os.geteuid() == 0:
-        install_system_cron(settings)
-    else:
+    if os.geteuid() != 0:
         change_crontab(f"{cron_command(os.path.abspath(__file__), settings)} {MARK}")
+    else:
+        remove_installed()
+        (install_systemd if how == "systemd" else install_system_cron)(settings)
     print(f"installed for {how}")
     return EXIT_OK
 
 
+def check_install(how: str, settings: Settings) -> None:
+    """Refuse what cannot work on this machine, before anything is written."""
+    settings.require_url()
+    minutes = {60 * number for number in (1, 2, 3, 4, 5, 6, 10)}
+    if how == "cron" and (settings.loop or settings.interval not in minutes):
+        raise ConfigurationError("cron runs the agent every 1, 2, 3, 4, 5, 6 or 10 minutes: set --interval to that")
+    if how == "systemd" and os.geteuid() != 0:
+        raise ConfigurationError("--install systemd writes to /etc/systemd: run it as root (the agent itself will not)")
+    if how == "systemd" and not os.path.isdir(SYSTEMD_RUNS):
+        raise ConfigurationError("this machine does not run systemd: use --install cron")
+    if os.geteuid() != 0:
+        command_path("crontab")
+    else:
+        check_system_install(how, settings)
+
+
+def check_system_install(how: str, settings: Settings) -> None:
+    import pwd
+
+    directories = [PROGRAM_DIR, os.path.dirname(settings.env_file)]
+    if how == "systemd":
+        command_path("systemctl")
+        directories += [UNIT_DIR]
+    else:
+        if not os.path.isdir(os.path.dirname(CRON_FILE)) or not any(map(find_command, ("cron", "crond"))):
+            raise ConfigurationError("cron is not installed on this machine: install it, or use --install systemd")
+        if USER not in {user.pw_name for user in pwd.getpwall()}:
+            command_path("useradd")
+        directories += [os.path.dirname(CRON_FILE), settings.state_dir]
+        for path in {settings.env_file, settings.state_dir} - {ENV_FILE, STATE_DIR}:
+            check_for_others(os.path.dirname(path), how, stat.S_IXOTH)
+    for path in directories:
+        while not os.path.lexists(path):
+            path = os.path.dirname(path)
+        if not os.path.isdir(path) or not os.access(path, os.W_OK):
+            raise ConfigurationError(f"{path}: cannot be written, and --install needs to")
+    python_for_others(how)
+    if settings.ca_file:
+        check_for_others(settings.ca_file, how, stat.S_IROTH)
+    check_foreign(how)
+
+
+def check_foreign(how: str) -> None:
+    """Refuse to take the place of another agent; HomelabCmd's unit has the name of ours."""
+    places = [CRON_FILE]
+    if how == "systemd":
+        places = [os.path.join(directory, unit) for directory in (UNIT_DIR, *OTHER_UNIT_DIRS) for unit in UNITS]
+    for path in places:
+        if os.path.lexists(path) and not is_ours(path):
+            unit = os.path.basename(path)
+            other = f"end it by `systemctl disable --now {unit}` and remove the file, or run this one beside it by cron"
+            raise ConfigurationError(
+                f"{path}: not ours, another agent has this name; {other if how == 'systemd' else 'remove the file'}"
+            )
+
+
 def install_systemd(settings: Settings) -> None:
-    command = f"{python_for_others()} {copy_program()}"
+    command = f"{python_for_others('systemd')} {copy_program()}"
     if settings.loop:
         kind, lasting = "simple", "Restart=always\nRestartSec=10"
         command += f" --loop {settings.loop:g}"
@@ -1205,7 +1264,13 @@ def install_systemd(settings: Settings) -> None:
         write_file(os.path.join(UNIT_DIR, "homelab-agent.timer"), TIMER.format(interval=settings.interval))
     write_file(os.path.join(UNIT_DIR, "homelab-agent.service"), service)
     call("systemctl", "daemon-reload")
-    call("systemctl", "enable", "--now", "homelab-agent.service" if settings.loop else "homelab-agent.timer")
+    call("systemctl", "enable", "--quiet", "--now", "homelab-agent.service" if settings.loop else "homelab-agent.timer")
+    try:
+        call("systemctl", "start", "homelab-agent.service")  # returns when a run is over
+    except ConfigurationError:
+        raise ConfigurationError(
+            "installed, but its run failed: `journalctl -u homelab-agent` has the reason"
+        ) from None
 
 
 def install_system_cron(settings: Settings) -> None:
@@ -1218,6 +1283,7 @@ def install_system_cron(settings: Settings) -> None:
         call("useradd", "--system", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", USER)
         user = pwd.getpwnam(USER)
     command = cron_command(copy_program(), settings)
+    take_back(settings.state_dir)
     for directory in ("", "spool", "rejected"):
         path = os.path.join(settings.state_dir, directory)
         os.makedirs(path, 0o700, exist_ok=True)
@@ -1227,13 +1293,21 @@ def install_system_cron(settings: Settings) -> None:
     write_file(CRON_FILE, f"{command}\n")
 
 
+def take_back(directory: str) -> None:
+    """Put the state where other users reach it, if systemd had it: that leaves a link to where only units can go."""
+    private = os.path.join(os.path.dirname(directory), "private", os.path.basename(directory))
+    if os.path.islink(directory) and os.path.realpath(directory) == os.path.realpath(private):
+        os.unlink(directory)
+        os.rename(private, directory)
+
+
 def cron_command(program: str, settings: Settings) -> str:
     """The line for cron, which brings neither PATH nor virtual environment, and takes % for a line end."""
     import shlex
 
     minutes, root = int(settings.interval // 60), os.geteuid() == 0
     when = f"{'*' if minutes == 1 else f'*/{minutes}'} * * * *" + (f" {USER}" if root else "")
-    python = python_for_others() if root else sys.executable
+    python = python_for_others("cron") if root else sys.executable
     words = [python, program, "--env-file", settings.env_file, "--state-dir", settings.state_dir, "--splay", "20"]
     return f"{when} {' '.join(map(shlex.quote, words))}".replace("%", "\\%")
 
@@ -1248,15 +1322,24 @@ def change_crontab(line: str) -> None:
         call("crontab", "-", text="\n".join(after) + "\n")
 
 
-def python_for_others() -> str:
+def python_for_others(how: str) -> str:
     """This Python, if a user without rights can run it too."""
     path = os.path.abspath(sys.executable)
-    for target in (path, os.path.realpath(path)):
-        while target != os.path.dirname(target):
-            if not os.stat(target).st_mode & stat.S_IXOTH:
-                raise ConfigurationError(f"{path}: other users cannot run this Python; use the system's python3")
-            target = os.path.dirname(target)
+    check_for_others(path, how, stat.S_IXOTH)
     return path
+
+
+def check_for_others(path: str, how: str, bit: int) -> None:
+    """Refuse a path that users without rights cannot use; from a unit of systemd, no home is to be seen either."""
+    for target in (path, os.path.realpath(path)):
+        if how == "systemd" and target.startswith(HIDDEN_FROM_UNITS):
+            raise ConfigurationError(f"{path}: the unit sees no homes and no temporary files; use one of the system's")
+        allowed = bit
+        while target != os.path.dirname(target):
+            with contextlib.suppress(FileNotFoundError):
+                if not os.stat(target).st_mode & allowed:
+                    raise ConfigurationError(f"{path}: other users cannot use this; use one of the system's")
+            target, allowed = os.path.dirname(target), stat.S_IXOTH
 
 
 def copy_program() -> str:
@@ -1278,30 +1361,58 @@ def write_file(path: str, text: str) -> None:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
 
 
-def call(*command: str, text: str | None = None) -> None:
+def find_command(name: str) -> str | None:
+    """Where a command is; what `su` leaves of root's PATH has no sbin."""
+    import shutil
+
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
+def command_path(name: str) -> str:
+    path = find_command(name)
+    if path is None:
+        raise ConfigurationError(f"{name}: there is no such command on this machine")
+    return path
+
+
+def call(name: str, *words: str, text: str | None = None) -> None:
     import subprocess
 
     try:
-        subprocess.run(command, input=text, text=True, check=True)  # noqa: S603 - the words above, and no shell
+        subprocess.run([command_path(name), *words], input=text, text=True, check=True)  # noqa: S603 - no shell
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ConfigurationError(f"{command[0]}: {error}") from None
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def is_ours(path: str) -> bool:
+    """Whether --install wrote this file, in this version or an earlier one."""
+    return bool(OURS.search(read_text(path) or ""))
+
+
+def remove_installed() -> None:
+    """Stop running by itself. Files of the same names that are another's are left alone."""
+    found = [path for path in (*(os.path.join(UNIT_DIR, unit) for unit in UNITS), CRON_FILE) if is_ours(path)]
+    units = [os.path.basename(path) for path in found if path != CRON_FILE]
+    if units:
+        call("systemctl", "disable", "--quiet", "--now", *units)
+    for path in found:
+        os.unlink(path)
+    if units:
+        call("systemctl", "daemon-reload")
+        call("systemctl", "reset-failed", "homelab-agent.*")  # a pattern may match none; what failed is listed no more
 
 
 def uninstall() -> int:
     """Stop running by itself; settings and what waits stay where they are."""
-    import shutil
-
-    units = [os.path.join(UNIT_DIR, f"homelab-agent.{kind}") for kind in ("timer", "service")]
-    found = [unit for unit in units if os.path.exists(unit)]
-    if found:
-        call("systemctl", "disable", "--now", *map(os.path.basename, found))
-    for path in (*found, CRON_FILE, os.path.join(PROGRAM_DIR, "homelab_agent.py")):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-    if found:
-        call("systemctl", "daemon-reload")
-    if os.geteuid() != 0 and shutil.which("crontab"):
-        change_crontab("")
+    if os.geteuid() != 0:
+        if find_command("crontab"):
+            change_crontab("")
+        return EXIT_OK
+    remove_installed()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(PROGRAM_DIR, "homelab_agent.py"))
+    with contextlib.suppress(OSError):  # not empty, or not there
+        os.rmdir(PROGRAM_DIR)
     return EXIT_OK
 
 
@@ -1312,6 +1423,9 @@ def status(settings: Settings, spool: Spool, clock: Clock) -> Iterator[str]:
     """What a person wants to know of an agent, a line each."""
     waiting = spool.waiting()
     stats = spool.stats(len(waiting))
+    yield f"runs       {how_it_runs()}"
+    if os.path.exists(ENV_FILE) and not os.access(ENV_FILE, os.R_OK):
+        yield f"settings   in {ENV_FILE}, which you may not read: ask again as root"
     yield f"server     {settings.server_id}"
     yield f"hub        {settings.url or 'not set'}, {'with a key' if settings.key else 'no key'}"
     yield f"spool      {spool.files}"
@@ -1325,6 +1439,19 @@ def status(settings: Settings, spool: Spool, clock: Clock) -> Iterator[str]:
         seconds_left, _ = spool.paused(Hub(settings, settings.key), clock)
         if seconds_left:
             yield f"pause      {seconds_left:.0f} s more, because the hub said so"
+
+
+def how_it_runs() -> str:
+    """Which --install is in force, for this user."""
+    if os.geteuid() != 0 and find_command("crontab"):
+        import subprocess
+
+        listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True, check=False).stdout  # noqa: S607
+        if MARK in listed:
+            return "by this user's cron"
+    timer, service = (os.path.join(UNIT_DIR, unit) for unit in UNITS)
+    ways = {timer: "by a timer of systemd", service: "resident, by systemd", CRON_FILE: f"by cron, as {USER}"}
+    return next((way for path, way in ways.items() if is_ours(path)), "only when called: not installed")
 
 
 if __name__ == "__main__":

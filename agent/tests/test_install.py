@@ -127,13 +127,17 @@ def test_nothing_is_asked_of_the_hub_when_the_key_could_not_be_kept(unenrolled, 
 @pytest.fixture
 def system(tmp_path: Path, monkeypatch) -> Path:
     """Directories to install into, and commands that only write down how they were called."""
-    for constant, name in (("PROGRAM_DIR", "lib"), ("UNIT_DIR", "units")):
+    for name in ("units", "packaged", "running"):
         (tmp_path / name).mkdir()
-        monkeypatch.setattr(homelab_agent, constant, str(tmp_path / name))
+    monkeypatch.setattr(homelab_agent, "UNIT_DIR", str(tmp_path / "units"))
+    monkeypatch.setattr(homelab_agent, "OTHER_UNIT_DIRS", (str(tmp_path / "packaged"),))
+    monkeypatch.setattr(homelab_agent, "SYSTEMD_RUNS", str(tmp_path / "running"))
+    monkeypatch.setattr(homelab_agent, "PROGRAM_DIR", str(tmp_path / "lib"))
     monkeypatch.setattr(homelab_agent, "CRON_FILE", str(tmp_path / "cron"))
+    monkeypatch.setattr(homelab_agent, "STATE_DIR", str(tmp_path / "state"))
     commands = tmp_path / "bin"
     commands.mkdir()
-    for name in ("systemctl", "useradd", "crontab"):
+    for name in ("systemctl", "useradd", "crontab", "cron"):
         (commands / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/called\n')
     (commands / "crontab").write_text(
         f'#!/bin/sh\n[ "$1" = -l ] && exec cat {tmp_path}/crontab\ncat > {tmp_path}/crontab\n'
@@ -147,7 +151,7 @@ def system(tmp_path: Path, monkeypatch) -> Path:
 @pytest.fixture
 def usable_python(monkeypatch) -> None:
     """Where these tests run, Python may live in a home; the rule about that has a test of its own."""
-    monkeypatch.setattr(homelab_agent, "python_for_others", lambda: "/usr/bin/python3")
+    monkeypatch.setattr(homelab_agent, "python_for_others", lambda how: "/usr/bin/python3")
 
 
 def become(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
@@ -157,7 +161,11 @@ def become(monkeypatch: pytest.MonkeyPatch, uid: int) -> None:
 def test_systemd_gets_a_timer_and_a_unit_that_verify(agent, system, usable_python, env_file, monkeypatch, capfd):
     become(monkeypatch, 0)
     assert main(["--install", "systemd", "--exclude", "veth*", "--exclude", "br-*"]) == 0
-    assert (system / "called").read_text() == "systemctl daemon-reload\nsystemctl enable --now homelab-agent.timer\n"
+    assert (system / "called").read_text().splitlines() == [
+        "systemctl daemon-reload",
+        "systemctl enable --quiet --now homelab-agent.timer",
+        "systemctl start homelab-agent.service",
+    ]
     assert "HOMELAB_EXCLUDE=veth* br-*\n" in env_file.read_text()
     assert f"HOMELAB_KEY={KEY}\n" in env_file.read_text()
     assert env_file.stat().st_mode & 0o777 == 0o600
@@ -176,7 +184,7 @@ def test_systemd_can_keep_the_agent_resident(agent, system, usable_python, monke
     assert "--loop 10\n" in unit
     assert "Restart=always" in unit
     assert not (system / "units" / "homelab-agent.timer").exists()
-    assert "enable --now homelab-agent.service" in (system / "called").read_text()
+    assert "enable --quiet --now homelab-agent.service" in (system / "called").read_text()
     verify(system)
 
 
@@ -261,15 +269,23 @@ def test_installing_needs_a_key(agent, system, monkeypatch, env_file):
     assert not env_file.exists()
 
 
-def test_a_python_in_a_private_directory_is_refused_for_other_users(tmp_path, monkeypatch):
+@pytest.mark.parametrize("how", ["cron", "systemd"])
+def test_a_python_in_a_private_directory_is_refused_for_other_users(tmp_path, monkeypatch, how: str):
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     (private / "python3").symlink_to("/usr/bin/env")
     monkeypatch.setattr(sys, "executable", str(private / "python3"))
     with pytest.raises(homelab_agent.ConfigurationError):
-        homelab_agent.python_for_others()
+        homelab_agent.python_for_others(how)
     monkeypatch.setattr(sys, "executable", "/usr/bin/env")
-    assert homelab_agent.python_for_others() == "/usr/bin/env"
+    assert homelab_agent.python_for_others(how) == "/usr/bin/env"
+
+
+@pytest.mark.parametrize("home", ["/home/me/venv/bin/python3", "/root/venv/bin/python3", "/tmp/venv/bin/python3"])
+def test_a_python_in_a_home_is_refused_for_a_unit_which_sees_no_homes(monkeypatch, home: str):
+    monkeypatch.setattr(sys, "executable", home)
+    with pytest.raises(homelab_agent.ConfigurationError, match="sees no homes"):
+        homelab_agent.python_for_others("systemd")
 
 
 def test_a_command_that_fails_is_78(agent, system, usable_python, monkeypatch, capsys):
@@ -284,8 +300,9 @@ def test_uninstalling_takes_away_what_installing_brought(agent, system, usable_p
     agent.run()
     assert main(["--install", "systemd"]) == 0
     assert main(["--uninstall"]) == 0
-    assert [*(system / "units").iterdir(), *(system / "lib").iterdir()] == []
-    assert "disable --now homelab-agent.timer homelab-agent.service" in (system / "called").read_text()
+    assert list((system / "units").iterdir()) == []
+    assert not (system / "lib").exists()
+    assert "disable --quiet --now homelab-agent.timer homelab-agent.service" in (system / "called").read_text()
     assert env_file.exists()
     assert agent.state.exists()
     assert main(["--uninstall"]) == 0
@@ -299,7 +316,181 @@ def test_enrolling_and_installing_is_one_line(unenrolled, system, usable_python,
     assert (system / "units" / "homelab-agent.timer").exists()
 
 
+# What cannot work is refused before the one-time key is spent
+
+
+def no_systemd(system: Path, monkeypatch) -> None:
+    (system / "running").rmdir()
+
+
+def no_systemctl(system: Path, monkeypatch) -> None:
+    monkeypatch.setattr(homelab_agent, "find_command", lambda name: None)
+
+
+def not_root(system: Path, monkeypatch) -> None:
+    become(monkeypatch, 1000)
+
+
+def no_cron(system: Path, monkeypatch) -> None:
+    monkeypatch.setattr(homelab_agent, "CRON_FILE", str(system / "cron.d" / "homelab-agent"))
+
+
+def no_crontab(system: Path, monkeypatch) -> None:
+    become(monkeypatch, 1000)
+    monkeypatch.setenv("PATH", str(system / "running"))
+    monkeypatch.setattr(homelab_agent, "find_command", shutil.which)
+
+
+def no_place_for_the_program(system: Path, monkeypatch) -> None:
+    (system / "file").write_text("")
+    monkeypatch.setattr(homelab_agent, "PROGRAM_DIR", str(system / "file" / "lib"))
+
+
+def nothing_wrong(system: Path, monkeypatch) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("how", "trouble", "flags", "said"),
+    [
+        ("systemd", no_systemd, [], "does not run systemd: use --install cron"),
+        ("systemd", no_systemctl, [], "systemctl: there is no such command"),
+        ("systemd", not_root, [], "as root"),
+        ("systemd", no_place_for_the_program, [], "cannot be written"),
+        ("systemd", nothing_wrong, ["--ca-file", "/root/hub.pem"], "sees no homes"),
+        ("cron", no_cron, [], "cron is not installed"),
+        ("cron", no_crontab, [], "crontab: there is no such command"),
+        ("cron", nothing_wrong, ["--interval", "45"], "--interval"),
+        ("cron", nothing_wrong, ["--loop", "10"], "--interval"),
+        ("cron", nothing_wrong, ["--url", "hub.lan"], "HOMELAB_URL"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_enrolment_key_is_spent(
+    unenrolled, system, usable_python, env_file, monkeypatch, capsys, how, trouble, flags, said
+):
+    become(monkeypatch, 0)
+    trouble(system, monkeypatch)
+    assert main(["--enrol", "--install", how, *flags]) == 78
+    assert said in capsys.readouterr().err
+    assert unenrolled.keys == []
+    assert not env_file.exists()
+
+
+# Others under the same name
+
+OTHER_UNIT = "[Unit]\nDescription=HomelabCmd Monitoring Agent\n[Service]\nExecStart=/usr/bin/python3 /opt/agent.py\n"
+
+
+@pytest.mark.parametrize("place", ["units", "packaged"])
+def test_a_unit_of_another_agent_is_not_replaced_and_the_enrolment_key_not_spent(
+    unenrolled, system, usable_python, monkeypatch, capsys, place: str
+):
+    become(monkeypatch, 0)
+    other = system / place / "homelab-agent.service"
+    other.write_text(OTHER_UNIT)
+    assert main(["--enrol", "--install", "systemd"]) == 78
+    told = capsys.readouterr().err
+    assert str(other) in told
+    assert "systemctl disable --now homelab-agent.service" in told
+    assert unenrolled.keys == []
+    assert main(["--uninstall"]) == 0
+    assert other.read_text() == OTHER_UNIT
+    assert not (system / "called").exists()
+
+
+def test_beside_the_unit_of_another_agent_ours_runs_by_cron(agent, system, usable_python, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    monkeypatch.setattr(homelab_agent, "USER", "nobody")
+    other = system / "units" / "homelab-agent.service"
+    other.write_text(OTHER_UNIT)
+    assert main(["--install", "cron"]) == 0
+    assert other.read_text() == OTHER_UNIT
+    assert not (system / "called").exists()
+
+
+def test_a_cron_file_that_is_not_ours_is_left_alone(agent, system, usable_python, monkeypatch, capsys):
+    become(monkeypatch, 0)
+    (system / "cron").write_text("0 4 * * * root /opt/backup\n")
+    assert main(["--install", "cron"]) == 78
+    assert main(["--uninstall"]) == 0
+    assert (system / "cron").read_text() == "0 4 * * * root /opt/backup\n"
+    assert "remove the file" in capsys.readouterr().err
+
+
+def test_units_that_an_earlier_version_wrote_are_ours(system):
+    """These lines are how they are known; whoever changes one leaves machines that cannot be upgraded."""
+    for unit, description in (
+        ("homelab-agent.service", "Homelab agent: deliver the counters of the network interfaces"),
+        ("homelab-agent.timer", "Homelab agent, every 60 seconds"),
+    ):
+        (system / "units" / unit).write_text(f"[Unit]\nDescription={description}\n")
+        assert homelab_agent.is_ours(str(system / "units" / unit))
+
+
+# One way of running at a time
+
+
+def test_installing_again_in_another_way_ends_the_first(agent, system, usable_python, monkeypatch, capsys):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    monkeypatch.setattr(homelab_agent, "USER", "nobody")
+
+    def installed(*flags: str) -> list[str]:
+        assert main(["--install", *flags]) == 0
+        return sorted(path.name for path in (system / "cron", *(system / "units").iterdir()) if path.exists())
+
+    assert installed("systemd") == ["homelab-agent.service", "homelab-agent.timer"]
+    assert installed("cron") == ["cron"]
+    assert installed("systemd", "--loop", "10") == ["homelab-agent.service"]
+    assert "[Install]" in (system / "units" / "homelab-agent.service").read_text()
+    assert installed("systemd") == ["homelab-agent.service", "homelab-agent.timer"]
+    assert "[Install]" not in (system / "units" / "homelab-agent.service").read_text()
+
+
+def test_what_waited_under_systemd_goes_on_waiting_under_cron(agent: Agent, system, usable_python, monkeypatch):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    monkeypatch.setattr(homelab_agent, "USER", "nobody")
+    agent.away(monkeypatch)
+    agent.run()
+    (system / "private").mkdir(mode=0o700)
+    agent.state.rename(system / "private" / "state")
+    agent.state.symlink_to("private/state")
+    assert main(["--install", "cron"]) == 0
+    assert not agent.state.is_symlink()
+    (waiting,) = agent.waiting()
+    assert waiting.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+
+
+def test_paths_are_kept_whole_since_cron_runs_the_agent_elsewhere(agent, system, tmp_path, monkeypatch):
+    become(monkeypatch, 1000)
+    monkeypatch.chdir(tmp_path)
+    assert main(["--install", "cron", "--env-file", "my.env", "--state-dir", "kept", "--ca-file", "hub.pem"]) == 0
+    line = (system / "crontab").read_text()
+    assert f"--env-file {tmp_path}/my.env --state-dir {tmp_path}/kept " in line
+    assert f"HOMELAB_CA_FILE={tmp_path}/hub.pem\n" in (tmp_path / "my.env").read_text()
+
+
 # Telling
+
+
+def test_status_tells_how_the_agent_runs(agent, system, usable_python, monkeypatch, capsys):
+    def runs() -> str:
+        capsys.readouterr()
+        assert main(["--status"]) == 0
+        return capsys.readouterr().out.splitlines()[0].removeprefix("runs").strip()
+
+    become(monkeypatch, 0)
+    assert runs() == "only when called: not installed"
+    assert main(["--install", "systemd", "--loop", "10"]) == 0
+    assert runs() == "resident, by systemd"
+    assert main(["--install", "systemd"]) == 0
+    assert runs() == "by a timer of systemd"
+    assert main(["--uninstall"]) == 0
+    become(monkeypatch, 1000)
+    assert main(["--install", "cron"]) == 0
+    assert runs() == "by this user's cron"
 
 
 def test_status_tells_what_waits(agent: Agent, hub, monkeypatch, capsys):
