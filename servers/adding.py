@@ -1,9 +1,11 @@
 """Adding a machine: a key for one enrolment, the line to paste there, and whether it has spoken yet."""
 
 import hashlib
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied
@@ -15,6 +17,7 @@ from servers.models import ApiKey, KeyKind, Server
 
 AGENT_FILE = Path(settings.BASE_DIR) / "agent" / "homelab_agent.py"
 VALID_FOR = timedelta(hours=1)
+LOOPBACK = re.compile(r"localhost|::1|127\.[0-9.]+")
 
 
 def add_machine(request: HttpRequest, now: datetime) -> dict[str, Any]:
@@ -28,10 +31,12 @@ def add_machine(request: HttpRequest, now: datetime) -> dict[str, Any]:
     return {**context, "secret": secret, "key": key}
 
 
-def where_to_fetch(request: HttpRequest) -> dict[str, str]:
-    """Return the addresses of the hub and of its agent file, and the file's SHA-256."""
+def where_to_fetch(request: HttpRequest) -> dict[str, Any]:
+    """Return the hub's address, whether it means this machine only, the agent file's address and its SHA-256."""
     hub = request.build_absolute_uri("/").rstrip("/")
-    return {"hub": hub, "agent_url": hub + reverse("agent-file"), "sha256": agent_digest()}
+    is_loopback = bool(LOOPBACK.fullmatch(urlsplit(hub).hostname or ""))
+    agent_url = hub + reverse("agent-file")
+    return {"hub": hub, "is_loopback": is_loopback, "agent_url": agent_url, "sha256": agent_digest()}
 
 
 def arrived(request: HttpRequest, prefix: str) -> HttpResponse:

@@ -132,6 +132,21 @@ def test_looking_at_the_page_makes_no_key(admin_client):
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("host", "is_loopback"),
+    [
+        ("127.0.0.1:8000", True),
+        ("localhost", True),
+        ("[::1]:8000", True),
+        ("testserver", False),
+        ("testserver:80", False),
+    ],
+)
+def test_a_line_that_only_this_machine_could_follow_is_called_that(admin_client, host: str, is_loopback: bool):
+    for answer in (admin_client.get(ADD, headers={"host": host}), admin_client.post(ADD, headers={"host": host})):
+        assert ("the hub for this machine alone" in answer.text) is is_loopback
+
+
 def test_the_agent_is_served_as_the_page_says_it_is(admin_client, client):
     sent = b"".join(client.get(reverse("agent-file")).streaming_content)
     assert hashlib.sha256(sent).hexdigest() == admin_client.get(ADD).context["sha256"]
