@@ -40,10 +40,14 @@ def where_to_fetch(request: HttpRequest) -> dict[str, Any]:
 
 
 def arrived(request: HttpRequest, prefix: str) -> HttpResponse:
-    """Tell which machine enrolled with a key, and whether it has reported: null until it did."""
+    """Tell which machine enrolled with a key, and whether it has reported since: null until it enrolled.
+
+    A machine that enrols again may be online by its older key; it has arrived when it has used the new one.
+    """
     enrolled = ApiKey.objects.filter(label=f"enrolled with {prefix}").select_related("server__snapshot").first()
-    server = enrolled.server if enrolled else None
-    return JsonResponse({"server": _arrival(server) if server else None})
+    if enrolled is None or enrolled.server is None:
+        return JsonResponse({"server": None})
+    return JsonResponse({"server": _arrival(enrolled.server, has_reported=enrolled.last_used_at is not None)})
 
 
 def agent_file(request: HttpRequest) -> FileResponse:
@@ -55,9 +59,9 @@ def agent_digest() -> str:
     return hashlib.sha256(AGENT_FILE.read_bytes()).hexdigest()
 
 
-def _arrival(server: Server) -> dict[str, str]:
+def _arrival(server: Server, *, has_reported: bool) -> dict[str, str]:
     return {
         "name": str(server),
-        "state": server.state(now=timezone.now()),
+        "state": server.state(now=timezone.now()) if has_reported else "new",
         "url": reverse("admin:servers_server_change", args=[server.pk]),
     }

@@ -156,9 +156,11 @@ def test_a_machine_has_arrived_once_it_reports(admin_client):
     address = reverse("admin:arrived", args=["0123456789"])
     assert admin_client.get(address).json() == {"server": None}
     server = Server.objects.create(id="nas-01", hostname="nas-01")
-    ApiKey.objects.make(KeyKind.AGENT, server=server, label="enrolled with 0123456789")
+    key, _ = ApiKey.objects.make(KeyKind.AGENT, server=server, label="enrolled with 0123456789")
     assert admin_client.get(address).json()["server"]["state"] == "new"
     report()
+    assert admin_client.get(address).json()["server"]["state"] == "new", "by another key"
+    key.note_use(now=timezone.now())
     assert admin_client.get(address).json()["server"]["state"] == "online"
 
 
