@@ -1,19 +1,24 @@
 """One shape for every error under /api: type, errors (code, detail, attr) and the request's id."""
 
+import logging
 import sqlite3
+import sys
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import InterfaceError, OperationalError
+from django.db import DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from drf_standardized_errors.formatter import ExceptionFormatter
 from drf_standardized_errors.handler import ExceptionHandler
 from drf_standardized_errors.types import ErrorResponse
 from rest_framework import status
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, NotFound, ParseError
+from rest_framework.response import Response
 
 from homelab.middleware import request_id
+
+logger = logging.getLogger(__name__)
 
 
 class Unavailable(APIException):
@@ -47,9 +52,13 @@ POSTGRESQL_CONDITIONS = {
     "40P01": "busy",  # deadlock_detected
     "53300": "busy",  # too_many_connections
     "55P03": "busy",  # lock_not_available
+    "57014": "busy",  # query_canceled: it took longer than it may
     "53100": "full",  # disk_full
     "25006": "readonly",  # read_only_sql_transaction
 }
+
+
+TOO_LONG = "22001"  # string_data_right_truncation: Citus says it of a text that no row can have
 
 
 def condition(error: Exception) -> str:
@@ -65,11 +74,20 @@ class ErrorHandler(ExceptionHandler):
     def convert_known_exceptions(self, exc: Exception) -> Exception:
         if isinstance(exc, (OperationalError, InterfaceError)):
             return DiskFull() if condition(exc) == "full" else Unavailable()
+        if isinstance(exc, DataError) and getattr(exc.__cause__, "sqlstate", "") == TOO_LONG:
+            return NotFound()
         if isinstance(exc, RequestDataTooBig):
             return TooLarge()
         if isinstance(exc, SuspiciousOperation):
             return ParseError("The request is malformed.")
         return super().convert_known_exceptions(exc)
+
+    def report_exception(self, exc: APIException, response: Response) -> None:
+        """Log a database that does not answer in one line: where it was asked says nothing about why."""
+        if isinstance(exc, (Unavailable, DiskFull)):
+            logger.warning("Answered %s: %s", exc.status_code, str(self.exc).partition("\n")[0])
+        else:
+            super().report_exception(exc, response)
 
 
 class ErrorFormatter(ExceptionFormatter):
@@ -96,9 +114,23 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
+    if isinstance(sys.exc_info()[1], (OperationalError, InterfaceError)):
+        return _unavailable(request)
     if _is_api(request):
         return _answer(500, "server_error", "error", "The hub failed; its log has this request's id.")
     return defaults.server_error(request)
+
+
+def _unavailable(request: HttpRequest) -> HttpResponse:
+    """Tell who asked for a page that the database cannot answer now: it is locked, full, or starts again."""
+    text = "The hub's database does not answer. Try again in a few seconds."
+    answer = (
+        _answer(503, "server_error", Unavailable.default_code, Unavailable.default_detail)
+        if _is_api(request)
+        else HttpResponse(text, status=503, content_type="text/plain")
+    )
+    answer["Retry-After"] = str(Unavailable.wait)
+    return answer
 
 
 def _is_api(request: HttpRequest) -> bool:

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Any
 
-from django.db import DatabaseError, transaction
+from django.db import DatabaseError
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
@@ -14,6 +14,7 @@ from rest_framework.views import APIView
 
 from homelab.errors import condition
 from homelab.models import Probe
+from servers.transactions import retried
 
 OK = "ok"
 BUSY = "busy"
@@ -45,11 +46,15 @@ def forget() -> None:
 
 def _probe() -> str:
     try:
-        with transaction.atomic():
-            Probe.objects.update_or_create(pk=1, defaults={"written_at": timezone.now()})
+        _write()
     except DatabaseError as error:
         return condition(error)
     return OK
+
+
+@retried
+def _write() -> None:
+    Probe.objects.update_or_create(pk=1, defaults={"written_at": timezone.now()})
 
 
 class HealthSerializer(serializers.Serializer[Any]):

@@ -6,6 +6,7 @@ import environ
 from csp.constants import SELF
 
 from homelab import secret
+from homelab.postgresql.options import options
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -17,6 +18,7 @@ env.read_env(BASE_DIR / ".env")
 DATA_DIR = Path(env("HOMELAB_DATA_DIR", default=str(BASE_DIR / "data"))).absolute()
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 SECRET_KEY = env("HOMELAB_SECRET_KEY", default="") or secret.read_or_make(DATA_DIR / "secret-key")
+DATABASE_POOL = env.int("HOMELAB_DATABASE_POOL", default=12)  # the eight threads that serve, the tick, and a few
 BIND = env("HOMELAB_BIND", default="127.0.0.1:8000")
 PUBLIC_URL = env("HOMELAB_PUBLIC_URL", default="").rstrip("/")
 TIME_ZONE = env("HOMELAB_TIME_ZONE", default="UTC")
@@ -88,9 +90,9 @@ TEMPLATES = [
 # its lock when its transaction begins, so that it never fails halfway (IMMEDIATE).
 
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'homelab.sqlite3'}")}
-DATABASES["default"]["CONN_MAX_AGE"] = None
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["ENGINE"] = "homelab.sqlite3"  # the same, with writers that wait in line
+    DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -98,8 +100,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         " PRAGMA cache_size=-16000; PRAGMA temp_store=MEMORY; PRAGMA mmap_size=268435456;",
     }
     DATABASES["default"]["TEST"] = {"NAME": DATA_DIR / "test.sqlite3"}
-else:
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    DATABASES["default"]["ENGINE"] = "homelab.postgresql"  # the same, with a pool of connections that are alive
+    DATABASES["default"]["OPTIONS"] = options(DATABASES["default"].get("OPTIONS", {}), pool_size=DATABASE_POOL)
 
 # Static files
 
@@ -182,5 +185,6 @@ LOGGING = {
         "django.request": {"handlers": ["stderr"], "level": "ERROR", "propagate": False},
         "django.security.DisallowedHost": {"level": "CRITICAL", "propagate": False},
         "waitress.queue": {"level": "ERROR"},
+        "psycopg.pool": {"level": "WARNING"},  # otherwise it tells of each connection that is lent
     },
 }

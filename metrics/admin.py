@@ -15,7 +15,7 @@ from metrics.models import Event, Interface
 from metrics.periods import sensible_step
 from metrics.rows import STATES, InterfaceRow, ServerRow, by_trouble, charted, in_groups, interface_row, server_row
 from metrics.windows import PERIODS, Window, window
-from servers.models import Server, ServerQuerySet
+from servers.models import Server, ServerQuerySet, Snapshot
 
 EVENTS_SHOWN = 30
 TABS = {"": "Traffic", "days": "Days", "months": "Months", "hours": "Hours of the week"}
@@ -131,6 +131,11 @@ class ServerAdmin(MeasuredAdmin):
             "counted": [interface.name for interface in counted],
             **_drawn([chosen] if chosen else counted, seen),
         }
+
+    def delete_model(self, request: HttpRequest, obj: Server) -> None:
+        """Delete a server; what it reports meanwhile waits, and then finds that it is gone."""
+        Snapshot.objects.select_for_update().filter(server=obj).first()
+        super().delete_model(request, obj)
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         """Say what goes with a server in one line: its heartbeats are too many to list."""

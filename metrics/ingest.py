@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.conf import settings
-from django.db import IntegrityError, models, transaction
+from django.db import IntegrityError, models
 from django.db.models import Q
 
 from metrics import events
@@ -19,6 +19,7 @@ from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate,
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
+from servers.transactions import retried
 
 CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
 EARLIER_BOOT = -1  # whichever it was, not the one that runs
@@ -86,12 +87,10 @@ def ingest(report: Report, *, may_register: bool, now: datetime) -> Receipt:
 def ingest_batch(reports: Sequence[Report], *, may_register: bool, now: datetime) -> list[Receipt | Refused]:
     """Store heartbeats as `ingest` does, all in one transaction. Return what became of each, in order."""
     try:
-        with transaction.atomic():
-            return _ingest(reports, may_register, now)
+        return _ingest(reports, may_register, now)
     except IntegrityError:
         # A heartbeat is stored under another instant, or another request has just registered the server.
-        with transaction.atomic():
-            return _ingest(reports, may_register, now, is_retry=True)
+        return _ingest(reports, may_register, now, is_retry=True)
 
 
 @dataclass(slots=True)
@@ -119,6 +118,7 @@ class _Arrival:
         return round(self.report.interval * 1000)
 
 
+@retried
 def _ingest(
     reports: Sequence[Report], may_register: bool, now: datetime, *, is_retry: bool = False
 ) -> list[Receipt | Refused]:

@@ -3,9 +3,8 @@
 from datetime import datetime
 from uuid import UUID
 
-from django.db import transaction
-
-from servers.models import ApiKey, KeyKind, Server
+from servers.models import ApiKey, KeyKind, Server, new_text, prefix_of
+from servers.transactions import retried
 
 
 class KeySpent(Exception):
@@ -16,7 +15,6 @@ class ServerTaken(Exception):
     """The server reports with a live key of its own, and nothing says that this is the same machine."""
 
 
-@transaction.atomic
 def enrol(key: ApiKey, server_id: str, hostname: str, *, guid: UUID | None, now: datetime) -> str:
     """Return the text of a new agent key for the server, which is made when it is not known; uses `key` once.
 
@@ -25,6 +23,15 @@ def enrol(key: ApiKey, server_id: str, hostname: str, *, guid: UUID | None, now:
     neither silence the machine that reports, nor cut off an agent that this answer never reaches.
     Raises KeySpent and ServerTaken, and changes nothing then.
     """
+    text = new_text()
+    _enrol(key, server_id, hostname, guid=guid, now=now, text=text)
+    return text
+
+
+@retried
+def _enrol(key: ApiKey, server_id: str, hostname: str, *, guid: UUID | None, now: datetime, text: str) -> None:
+    if ApiKey.objects.filter(prefix=prefix_of(text)).exists():
+        return  # an earlier try was committed, and lost its connection before it heard so
     if not key.spend_use():
         raise KeySpent
     server, made = Server.objects.select_for_update().get_or_create(
@@ -35,5 +42,4 @@ def enrol(key: ApiKey, server_id: str, hostname: str, *, guid: UUID | None, now:
         raise ServerTaken
     if not made and guid is not None and not is_same:
         Server.objects.filter(pk=server.pk).update(guid=guid)
-    _, text = ApiKey.objects.make(KeyKind.AGENT, server=server, label=f"enrolled with {key.prefix}")
-    return text
+    ApiKey.objects.make(KeyKind.AGENT, server=server, label=f"enrolled with {key.prefix}", text=text)

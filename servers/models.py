@@ -153,12 +153,15 @@ class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: igno
         label: str = "",
         expires_at: datetime | None = None,
         uses_left: int | None = None,
+        text: str = "",
     ) -> tuple["ApiKey", str]:
-        """Create a key and return it with its secret text, which is shown once and cannot be read again."""
-        prefix = secrets.token_hex(5)
-        text = f"{prefix}.{secrets.token_urlsafe(32)}"
+        """Create a key and return it with its secret text, which is shown once and cannot be read again.
+
+        `text` is one of `new_text`, for who may have to ask whether it was made.
+        """
+        text = text or new_text()
         key = self.create(
-            prefix=prefix,
+            prefix=prefix_of(text),
             kind=kind,
             server=server,
             label=label,
@@ -239,6 +242,15 @@ class ApiKey(models.Model):
 
 
 _key_by_prefix = PreparedGet(lambda prefix: ApiKey.objects.order_by().filter(prefix=prefix))
+
+
+def new_text() -> str:
+    """Return the secret text of a key that is still to be made."""
+    return f"{secrets.token_hex(5)}.{secrets.token_urlsafe(32)}"
+
+
+def prefix_of(text: str) -> str:
+    return text.partition(".")[0]
 
 
 def _digest(text: str) -> str:

@@ -47,7 +47,7 @@ class PreparedGet(Generic[Row]):
         annotated = compiler.annotation_col_map or {}
 
         def get(values: dict[str, str]) -> Row | None:
-            with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+            with _cursor() as cursor:
                 cursor.execute(sql, [values.get(parameter, parameter) for parameter in parameters])
                 rows: Any = cursor.fetchmany(2)
             if not rows:
@@ -79,8 +79,13 @@ def update(row: models.Model, **values: Any) -> None:
 def _execute(sql: str, values: dict[Any, Any], *more: Any) -> None:
     database = connections[DEFAULT_DB_ALIAS]  # itself: to look it up for each value takes longer than converting it
     converted = [field.get_db_prep_save(value, database) for field, value in values.items()]
-    with database.cursor() as cursor:
+    with _cursor() as cursor:
         cursor.execute(sql, [*converted, *more])
+
+
+def _cursor() -> Any:
+    """Return a cursor that prepares what it executes, where the engine has such."""
+    return getattr(connection, "prepared_cursor", connection.cursor)()
 
 
 @cache

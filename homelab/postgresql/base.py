@@ -1,0 +1,50 @@
+"""A pool whose dead connections are never handed out."""
+
+import select
+from typing import Any
+
+from django.db.backends.postgresql import base, operations
+from django.db.backends.postgresql.schema import DatabaseSchemaEditor
+
+
+class SchemaEditor(DatabaseSchemaEditor):
+    def __enter__(self) -> Any:
+        editor = super().__enter__()  # type: ignore[no-untyped-call]
+        if self.atomic_migration:
+            self.execute("SET LOCAL statement_timeout = 0")  # type: ignore[no-untyped-call] # a big table takes its time
+        return editor
+
+
+class DatabaseOperations(operations.DatabaseOperations):
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str | None:
+        """Return the query with its values, of a prepared cursor too, which sends them apart from it."""
+        return super().last_executed_query(cursor, sql, params) or self.compose_sql(sql, params)  # type: ignore[misc]
+
+
+class DatabaseWrapper(base.DatabaseWrapper):
+    SchemaEditorClass = SchemaEditor
+    ops_class = DatabaseOperations
+
+    def prepared_cursor(self) -> Any:
+        """Return a cursor whose statements the server parses once a connection, and plans once."""
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            return self._prepare_cursor(base.ServerBindingCursor(self.connection))
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Return a connection that the server has not ended: what one has to say while nobody asks is good-bye.
+
+        To look at the socket costs nothing, where to ask the server costs each request a round trip.
+        """
+        connection = super().get_new_connection(conn_params)
+        while self.pool and _has_word(connection.fileno()):
+            connection.close()
+            self.pool.putconn(connection)  # which makes another in its place
+            connection = super().get_new_connection(conn_params)
+        return connection
+
+
+def _has_word(socket: int) -> bool:
+    poll = select.poll()
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
