@@ -5,12 +5,13 @@ run twice, run by two at once, or killed anywhere and run again, it leaves the s
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Exists, F, OuterRef
+from django.db import models
+from django.db.models import F
 
 from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
 from metrics.models import (
@@ -27,7 +28,8 @@ from metrics.models import (
     week_of,
 )
 from metrics.readings import Columns, sealed_readings
-from servers.models import Server, Snapshot
+from servers.models import Snapshot
+from servers.transactions import retried
 
 MERGE_AFTER = timedelta(days=2)  # a week is merged when it has been over for this long
 BATCH = 200
@@ -35,9 +37,8 @@ BATCH = 200
 
 def tick(*, now: datetime) -> dict[str, int]:
     """Seal, merge and prune all that is due at `now`. Return how many rows each did."""
-    due = Heartbeat.objects.filter(server=OuterRef("pk"), collected_at__lt=_horizon(now))
-    servers = Server.objects.filter(Exists(due)).values_list("id", flat=True)
-    sealed = sum(seal(server_id, now=now) for server_id in servers)
+    due = Heartbeat.objects.filter(collected_at__lt=_horizon(now)).order_by("server_id")
+    sealed = sum(seal(server_id, now=now) for server_id in due.values_list("server_id", flat=True).distinct())
     return {"sealed": sealed, "merged": merge(now=now), "pruned": prune(now=now)}
 
 
@@ -67,29 +68,39 @@ def prune(*, now: datetime) -> int:
     """
     pruned = 0
     over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
-    while with_server := list(over.values_list("interface__server_id", "pk")[:BATCH]):
-        of_server: dict[str, list[Any]] = defaultdict(list)
-        for server_id, chunk in with_server:
-            of_server[server_id].append(chunk)
-        pruned += sum(_drop_readings(server_id, chunks) for server_id, chunks in sorted(of_server.items()))
+    while batch := _by(over.values_list("interface_id", "interface__server_id", "start")[:BATCH]):
+        pruned += sum(_drop_readings(*of, starts) for of, starts in batch.items())
     if settings.RETENTION_HOURS_DAYS:
         over = Chunk.objects.filter(readings=None, start__lte=_past(now, settings.RETENTION_HOURS_DAYS))
-        while batch := list(over.values_list("pk", flat=True)[:BATCH]):
-            pruned += Chunk.objects.filter(pk__in=batch).delete()[0]
+        while batch := _by(over.values_list("interface_id", "start")[:BATCH]):
+            pruned += sum(_drop(Chunk, interface=of, start__in=starts) for (of,), starts in batch.items())
     gone = Interface.objects.gone_veths(before=now - timedelta(days=settings.RETENTION_VETH_DAYS))
-    while batch := list(gone.values_list("pk", flat=True)[:BATCH]):
-        pruned += Interface.objects.filter(pk__in=batch).delete()[0]
+    while veths := list(gone.values_list("pk", flat=True)[:BATCH]):
+        pruned += _drop(Interface, pk__in=veths)
     events = Event.objects.filter(number__lt=Event.first_number(now - timedelta(days=settings.RETENTION_EVENTS_DAYS)))
-    while batch := list(events.order_by("number").values_list("pk", flat=True)[:BATCH]):
-        pruned += Event.objects.filter(pk__in=batch).delete()[0]
+    while batch := _by(events.order_by("number").values_list("server_id", "number")[:BATCH]):
+        pruned += sum(_drop(Event, server=of, number__in=numbers) for (of,), numbers in batch.items())
     return pruned
 
 
-@transaction.atomic
-def _drop_readings(server_id: str, chunks: list[Any]) -> int:
+def _by(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Any]]:
+    """Return the last column of the rows by the others: one statement then needs one shard."""
+    found: dict[tuple[Any, ...], list[Any]] = defaultdict(list)
+    for *of, last in sorted(rows):
+        found[tuple(of)].append(last)
+    return found
+
+
+@retried
+def _drop_readings(interface: int, server_id: str, starts: list[date]) -> int:
     # What is remembered of the server counts on these readings.
     Snapshot.objects.filter(server=server_id).update(revision=F("revision") + 1)
-    return Chunk.objects.filter(pk__in=chunks).update(readings=None)
+    return Chunk.objects.filter(interface=interface, start__in=starts).update(readings=None)
+
+
+@retried
+def _drop(model: type[models.Model], **of: Any) -> int:
+    return model._default_manager.filter(**of).delete()[0]
 
 
 def _past(now: datetime, days: int) -> date:
@@ -106,7 +117,7 @@ def _lock(server_id: str) -> None:
     Snapshot.objects.select_for_update().filter(server=server_id).first()
 
 
-@transaction.atomic
+@retried
 def _seal_a_day(server_id: str, horizon: datetime) -> int:
     """Seal the oldest day of the log, up to `horizon`."""
     _lock(server_id)
@@ -178,7 +189,7 @@ def _holder(chunks: dict[date, Chunk], position: int) -> Chunk | None:
     return next((chunk for chunk in chunks.values() if chunk.start_ms <= position < chunk.end_ms), None)
 
 
-@transaction.atomic
+@retried
 def _merge_a_week(server_id: str, interface: int, week: date) -> int:
     _lock(server_id)
     parts = list(Chunk.objects.filter(interface=interface, start__range=(week, week + timedelta(days=6))))
