@@ -58,7 +58,8 @@ def _check_for_citus() -> None:
     if not _ask("SELECT 1 FROM pg_extension WHERE extname = 'citus'"):
         raise NotDistributable(
             "This PostgreSQL has no Citus, and does not need it to run the hub. To spread the hub over several"
-            " machines, install Citus on each and run CREATE EXTENSION citus in this database; docs/scaling.md says how."
+            " machines, install Citus on each and run CREATE EXTENSION citus in this database; docs/scaling.md says"
+            " how."
         )
     if not _ask("SELECT 1 FROM citus_get_active_worker_nodes()"):
         raise NotDistributable(

@@ -69,7 +69,7 @@ def prune(*, now: datetime) -> int:
     pruned = 0
     over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
     while batch := _by(over.values_list("interface_id", "interface__server_id", "start")[:BATCH]):
-        pruned += sum(_drop_readings(*of, starts) for of, starts in batch.items())
+        pruned += sum(_drop_readings(of, server_id, starts) for (of, server_id), starts in batch.items())
     if settings.RETENTION_HOURS_DAYS:
         over = Chunk.objects.filter(readings=None, start__lte=_past(now, settings.RETENTION_HOURS_DAYS))
         while batch := _by(over.values_list("interface_id", "start")[:BATCH]):

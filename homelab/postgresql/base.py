@@ -9,16 +9,16 @@ from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 
 class SchemaEditor(DatabaseSchemaEditor):
     def __enter__(self) -> Any:
-        editor = super().__enter__()  # type: ignore[no-untyped-call]
+        editor = super().__enter__()
         if self.atomic_migration:
-            self.execute("SET LOCAL statement_timeout = 0")  # type: ignore[no-untyped-call] # a big table takes its time
+            self.execute("SET LOCAL statement_timeout = 0")  # a big table takes its time
         return editor
 
 
 class DatabaseOperations(operations.DatabaseOperations):
-    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str | None:
+    def last_executed_query(self, cursor: Any, sql: str, params: Any) -> str:
         """Return the query with its values, of a prepared cursor too, which sends them apart from it."""
-        return super().last_executed_query(cursor, sql, params) or self.compose_sql(sql, params)  # type: ignore[misc]
+        return super().last_executed_query(cursor, sql, params) or self.compose_sql(sql, params)
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -29,7 +29,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Return a cursor whose statements the server parses once a connection, and plans once."""
         self.ensure_connection()
         with self.wrap_database_errors:
-            return self._prepare_cursor(base.ServerBindingCursor(self.connection))
+            return self._prepare_cursor(base.ServerBindingCursor(self.connection))  # type: ignore[attr-defined, call-arg]
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection that the server has not ended: what one has to say while nobody asks is good-bye.

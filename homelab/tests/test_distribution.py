@@ -169,7 +169,10 @@ def test_a_table_is_placed_after_those_it_refers_to():
 def test_numbers_that_the_database_gives_are_of_64_bits():
     """Citus takes no others."""
     tables = [model._meta.db_table for model in TABLES]
-    identity = "SELECT table_name, data_type FROM information_schema.columns WHERE is_identity = 'YES' AND table_name = ANY(%s)"
+    identity = (
+        "SELECT table_name, data_type FROM information_schema.columns"
+        " WHERE is_identity = 'YES' AND table_name = ANY(%s)"
+    )
     assert set(asked(identity, tables)) == {("servers_boot", "bigint"), ("metrics_interface", "bigint")}
 
 

@@ -135,7 +135,11 @@ def test_part_of_a_larger_transaction_it_runs_once_for_that_is_lost_as_a_whole(p
         end_session()
         count_up("b")
 
-    with pytest.raises(OperationalError), transaction.atomic():
+    @transaction.atomic
+    def outer() -> None:
         count_up("a")
         inner()
+
+    with pytest.raises(OperationalError):
+        outer()
     assert (len(tries), counts()) == (1, [0, 0])
