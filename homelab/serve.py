@@ -31,6 +31,7 @@ from waitress.task import ErrorTask
 from agent.homelab_agent import default_server_id
 from homelab.errors import body_of
 from homelab.middleware import request_id
+from homelab.sqlite3.base import close_all
 from metrics import seal
 from servers.models import ApiKey, KeyKind, Server
 
@@ -120,6 +121,7 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
             server.close()
             for job in jobs:
                 job.join(timeout=10)
+            close_all()
 
 
 def _tick(stop: threading.Event) -> None:

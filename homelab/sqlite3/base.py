@@ -1,41 +1,80 @@
-"""One write transaction at a time, of all threads and processes that open the same file.
+"""One writer at a time, of all threads and processes that open the same file.
 
 SQLite lets a writer that finds the database locked sleep and try again, ever longer, and whoever comes at the right
-moment gets in first. Here a transaction first takes its turn: a lock of the process, then a lock of a file beside the
-database for the other processes. The database's own lock is free by then.
+moment gets in first. Here whoever writes first takes its turn, and the database's own lock is free by then.
+
+A turn also covers every checkpoint: those that follow a commit, those asked for, and the last connection's when it is
+closed. In SQLite 3.7.0 to 3.51.2 a commit that starts the log anew while a checkpoint runs can lose committed rows;
+here the two never meet.
 """
 
-import fcntl
-import os
-import threading
-import time
-from collections import defaultdict
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
-_POLL_SECONDS = 0.002
-_process_locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+from homelab.sqlite3.gate import Turn
+
+CLOSE_SECONDS = 1.0
+# All else may write, or move the log into the database. A pragma that is wrongly taken for a write only waits.
+READS = re.compile(
+    r"\s*(SELECT|VALUES|EXPLAIN|PRAGMA\s+(?![\w.]*(checkpoint|journal|vacuum|optimize|version|application_id)))\b",
+    re.IGNORECASE,
+)
+
+
+_opened: "WeakSet[DatabaseWrapper]" = WeakSet()
+
+
+def close_all() -> None:
+    """Close the connections of all threads, which have ended: they would be closed without a turn."""
+    for wrapper in list(_opened):
+        if wrapper.connection is not None:
+            wrapper._close()
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    _gate: "_Gate | None" = None
+    _turn: Turn | None = None
 
-    def _start_transaction_under_autocommit(self) -> None:
-        name = str(self.settings_dict["NAME"])
-        if not self.is_in_memory_db():
-            self._gate = _Gate(name, float(self.settings_dict["OPTIONS"].get("timeout", 5)))
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """Open the database. Whoever opens one that is still empty writes its first page."""
+        _opened.add(self)
+        path = Path(conn_params["database"])
+        if self.is_in_memory_db() or (path.exists() and path.stat().st_size):
+            return super().get_new_connection(conn_params)
+        self._take_turn(float(conn_params.get("timeout", 5)))
         try:
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]
-        except BaseException:
+            return super().get_new_connection(conn_params)
+        finally:
             self._leave()
-            raise
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        cursor = self.connection.cursor(factory=Cursor)
+        cursor.wrapper = self
+        return cursor
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the turn while the block runs, and on until the transaction that it opens is over."""
+        self._take_turn(float(self.settings_dict["OPTIONS"].get("timeout", 5)))
+        try:
+            yield
+        finally:
+            if not self.connection.in_transaction:
+                self._leave()
 
     def _commit(self) -> None:
         try:
             super()._commit()  # type: ignore[misc]
         finally:
-            self._leave()
+            if not self.connection.in_transaction:
+                self._leave()
 
     def _rollback(self) -> None:
         try:
@@ -44,42 +83,60 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self._leave()
 
     def _close(self) -> None:
+        with suppress(OperationalError):  # without it, the last connection has SQLite's own lock: nobody else is there
+            self._take_turn(CLOSE_SECONDS)
         try:
             super()._close()  # type: ignore[misc]
         finally:
             self._leave()
 
+    def _take_turn(self, timeout: float) -> None:
+        if self._turn is None and not self.is_in_memory_db():
+            self._turn = Turn(str(self.settings_dict["NAME"]), timeout)
+
     def _leave(self) -> None:
-        gate, self._gate = self._gate, None
-        if gate is not None:
-            gate.leave()
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.leave()
 
 
-class _Gate:
-    """A turn to write. Raises OperationalError when it does not come in time."""
+class Cursor(base.SQLiteCursorWrapper):
+    """Takes the turn for what writes. A statement that is a transaction of its own is brought to its end in there."""
 
-    def __init__(self, database: str, timeout: float) -> None:
-        self.lock = _process_locks[database]
-        until = time.monotonic() + timeout
-        if not self.lock.acquire(timeout=timeout):
-            raise OperationalError("database is locked: another thread is writing")
-        try:
-            self.file = os.open(f"{database}-gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._take_file(until)
-        except BaseException:
-            self.lock.release()
-            raise
+    wrapper: DatabaseWrapper
+    _rows: Iterator[Any] | None = None  # what such a statement returned
 
-    def _take_file(self, until: float) -> None:
-        while True:
-            try:
-                return fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    os.close(self.file)
-                    raise OperationalError("database is locked: another process is writing") from None
-                time.sleep(_POLL_SECONDS)
+    def execute(self, query: str, params: Any = None) -> Any:
+        self._rows = None
+        if READS.match(query):
+            return super().execute(query, params)
+        with self.wrapper.writing():
+            super().execute(query, params)
+            self._finish()
+        return self
 
-    def leave(self) -> None:
-        os.close(self.file)  # which ends the lock
-        self.lock.release()
+    def executemany(self, query: str, param_list: Any) -> Any:
+        self._rows = None
+        with self.wrapper.writing():
+            return super().executemany(query, param_list)
+
+    def executescript(self, script: Any) -> Any:
+        self._rows = None
+        with self.wrapper.writing():
+            return super().executescript(script)
+
+    def _finish(self) -> None:
+        if not self.wrapper.connection.in_transaction:
+            self._rows = iter(super().fetchall())
+
+    def fetchone(self) -> Any:
+        return super().fetchone() if self._rows is None else next(self._rows, None)
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        return super().fetchmany(size) if self._rows is None else list(islice(self._rows, size))
+
+    def fetchall(self) -> list[Any]:
+        return super().fetchall() if self._rows is None else list(self._rows)
+
+    def __next__(self) -> Any:
+        return super().__next__() if self._rows is None else next(self._rows)
