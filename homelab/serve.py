@@ -20,9 +20,10 @@ from typing import Any, TextIO
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.staticfiles.finders import get_finders
+from django.core import checks
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils import timezone
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
@@ -54,6 +55,10 @@ class AddressInUse(OSError):
     """Something else listens where the hub should."""
 
 
+class Unfit(Exception):
+    """Something about this machine would damage the hub's data."""
+
+
 class JSONErrorTask(ErrorTask):
     """What waitress refuses before Django sees it, in the shape of all errors."""
 
@@ -74,7 +79,8 @@ class JSONErrorTask(ErrorTask):
 
 
 def set_up(out: TextIO) -> None:
-    """Bring the database, the static files and the first admin up to date; quick when they are."""
+    """Bring the database, the static files and the first admin up to date; quick when they are. Raises Unfit."""
+    _check_machine(out)
     call_command("migrate", verbosity=0, interactive=False)
     _collect_static()
     _make_first_admin(out)
@@ -132,6 +138,16 @@ def _tick(stop: threading.Event) -> None:
         logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")
     finally:
         connections.close_all()
+
+
+def _check_machine(out: TextIO) -> None:
+    found = checks.run_checks(tags=[checks.Tags.database], databases=[DEFAULT_DB_ALIAS])
+    serious = [f"{message.msg} {message.hint}" for message in found if message.is_serious()]
+    if serious:
+        raise Unfit("\n".join(serious))
+    for message in found:
+        kind = "Warning" if message.level >= checks.WARNING else "Note"
+        out.write(f"{kind}: {message.msg}\n      {message.hint}\n")
 
 
 def _collect_static() -> None:

@@ -17,8 +17,8 @@ class Command(BaseCommand):
     def handle(self, *, bind: str, no_agent: bool, **options: Any) -> None:
         if not bind.rpartition(":")[2].isdigit():
             raise CommandError(f"--bind takes HOST:PORT, not {bind}.")
-        serve.set_up(self.stdout)  # type: ignore[arg-type]
         try:
+            serve.set_up(self.stdout)  # type: ignore[arg-type]
             serve.run(bind, with_agent=not no_agent, out=self.stdout)  # type: ignore[arg-type]
-        except serve.AddressInUse as error:
+        except (serve.AddressInUse, serve.Unfit) as error:
             raise CommandError(str(error)) from None
