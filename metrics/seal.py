@@ -11,7 +11,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F
+from django.db.models import F, QuerySet
 
 from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
 from metrics.models import (
@@ -33,6 +33,7 @@ from servers.transactions import retried
 
 MERGE_AFTER = timedelta(days=2)  # a week is merged when it has been over for this long
 BATCH = 200
+AT_ONCE = 1_000_000  # characters of the log: others wait for a transaction, and it needs its room on the disk twice
 
 
 def tick(*, now: datetime) -> dict[str, int]:
@@ -45,7 +46,7 @@ def tick(*, now: datetime) -> dict[str, int]:
 def seal(server_id: str, *, now: datetime) -> int:
     """Move the server's heartbeats of completed hours into chunks. Return how many."""
     total = 0
-    while count := _seal_a_day(server_id, _horizon(now)):
+    while count := _seal_a_part(server_id, _horizon(now)):
         total += count
     return total
 
@@ -118,22 +119,35 @@ def _lock(server_id: str) -> None:
 
 
 @retried
-def _seal_a_day(server_id: str, horizon: datetime) -> int:
-    """Seal the oldest day of the log, up to `horizon`."""
+def _seal_a_part(server_id: str, horizon: datetime) -> int:
+    """Seal the oldest hours of the log, up to `horizon`: of one day, and not too many of a backlog at once."""
     _lock(server_id)
     log = Heartbeat.objects.filter(server=server_id, collected_at__lt=horizon).order_by("collected_at")
     oldest = log.first()
     if oldest is None:
         return 0
     day = oldest.collected_at.date()
-    of_day = log.filter(collected_at__lt=from_ms(day_start(day) + DAY_MS))
+    part = _hours_of(log.filter(collected_at__lt=from_ms(day_start(day) + DAY_MS)))
     readings: dict[str, list[Reading]] = defaultdict(list)
-    for heartbeat in of_day:
+    for heartbeat in part:
         for name, reading in heartbeat.unpack():
             readings[name].append(reading)
     for interface in Interface.objects.filter(server=server_id, name__in=readings):
         add(interface, columns(order(readings[interface.name])), day)
-    return of_day.order_by().delete()[0]
+    return log.filter(collected_at__lte=part[-1].collected_at).order_by().delete()[0]
+
+
+def _hours_of(log: QuerySet[Heartbeat]) -> list[Heartbeat]:
+    """Return the heartbeats of as many whole hours as are sealed at once, at least one."""
+    part: list[Heartbeat] = []
+    characters, hour = 0, None
+    for heartbeat in log.iterator():
+        if characters > AT_ONCE and hour != to_ms(heartbeat.collected_at) // HOUR_MS:
+            break
+        part.append(heartbeat)
+        characters += len(heartbeat.readings)
+        hour = to_ms(heartbeat.collected_at) // HOUR_MS
+    return part
 
 
 def add(interface: Interface, readings: Columns, day: date) -> None:

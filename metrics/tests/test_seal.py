@@ -24,7 +24,7 @@ from metrics.history import usage
 from metrics.increases import increases
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, to_ms
 from metrics.periods import parse_step
-from metrics.seal import merge, prune, seal, tick
+from metrics.seal import _seal_a_part, merge, prune, seal, tick
 
 pytestmark = pytest.mark.django_db
 
@@ -72,6 +72,23 @@ def settled() -> list[int]:
 
 
 # Seal
+
+
+def test_a_backlog_is_sealed_in_parts_of_whole_hours_that_come_to_the_same(count, monkeypatch: pytest.MonkeyPatch):
+    backlog = [*range(0, 5 * HOUR, 10 * MINUTE), 4 * DAY]
+    count(*backlog)
+    seal("nas", now=LATER)
+    whole = contents()
+    Chunk.objects.all().delete()
+    Interface.objects.update(sealed_until=None)
+    Heartbeat.objects.all().delete()
+    count(*backlog)
+    monkeypatch.setattr("metrics.seal.AT_ONCE", 1)
+    parts = []
+    while sealed := _seal_a_part("nas", LATER):
+        parts.append(sealed)
+    assert parts == [3, 6, 6, 6, 6, 3, 1]
+    assert contents() == whole
 
 
 def test_completed_hours_are_sealed_and_the_running_one_waits(count):
