@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fuzz format lock clean
+.PHONY: serve test check fuzz faults format lock clean
 
 serve: $(VENV)/.runtime static/vendor/.done
 	@$(BIN)/python manage.py serve
@@ -23,6 +23,9 @@ check: $(VENV)/.dev
 
 fuzz: $(VENV)/.dev # ten minutes; FUZZ_SECONDS=60 make fuzz for less
 	@$(BIN)/python -m homelab.tests.fuzz
+
+faults: $(VENV)/.dev # half an hour; FAULT_ROUNDS=20 make faults for a tenth of the kills; DATABASE_URL for PostgreSQL
+	@FAULT_ROUNDS=$${FAULT_ROUNDS:-200} $(BIN)/python -m pytest -n 0 -q -m faults homelab/tests/faults
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
