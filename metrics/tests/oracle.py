@@ -58,9 +58,9 @@ def steps_of(readings: list[Reading]) -> list[Step]:
     for position, reading in enumerate(ordered):
         before = range(position - 1, -1, -1)
         boots.append(reading.boot or (boots[-1] if boots else 0))
-        same_boot = [earlier for earlier in before if boots[earlier] == boots[position]]
-        for predecessor in (same_boot or list(before))[:1]:
-            steps.append(step_between(ordered[predecessor], reading))
+        same_boot = (earlier for earlier in before if boots[earlier] == boots[position])
+        if position:
+            steps.append(step_between(ordered[next(same_boot, position - 1)], reading))
     return steps
 
 
