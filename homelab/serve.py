@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 AGENT = settings.BASE_DIR / "agent" / "homelab_agent.py"
 AGENT_SECONDS = 58  # the agent gives up by itself after 50; this is for one that cannot
 EVERY_SECONDS = 60.0
+CONNECTIONS = 1000
+FILES = 4096  # connections, and the database's files for each thread
 REFUSALS = {
     400: ("bad_request", "The request is malformed."),
     413: ("too_large", "The body is too large."),
@@ -98,8 +101,9 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
             host=host.strip("[]"),
             port=int(port),
             threads=8,
-            connection_limit=1000,
+            connection_limit=CONNECTIONS,
             channel_timeout=30,
+            asyncore_use_poll=True,  # select() ends the process at its 1,024th file, of which the database's are some
             max_request_body_size=4 * settings.DATA_UPLOAD_MAX_MEMORY_SIZE,
             ident="homelab",
             clear_untrusted_proxy_headers=True,
@@ -109,6 +113,7 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
         raise AddressInUse(
             f"Cannot listen on {bind}: {error.strerror}. Choose another with --bind HOST:PORT."
         ) from error
+    _allow_files()
     stop = threading.Event()
     jobs = [_every(EVERY_SECONDS, _tick, stop)] if with_tick else []
     if with_agent:
@@ -128,6 +133,14 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
             for job in jobs:
                 job.join(timeout=10)
             close_all()
+
+
+def _allow_files() -> None:
+    """Many systems begin with 1,024 open files a process, fewer than connections and database need together."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _tick(stop: threading.Event) -> None:
