@@ -4,7 +4,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from homelab import serve
+from homelab import backup, serve
 
 
 class Command(BaseCommand):
@@ -18,7 +18,8 @@ class Command(BaseCommand):
         if not bind.rpartition(":")[2].isdigit():
             raise CommandError(f"--bind takes HOST:PORT, not {bind}.")
         try:
+            backup.serve_from_here()
             serve.set_up(self.stdout)  # type: ignore[arg-type]
             serve.run(bind, with_agent=not no_agent, out=self.stdout)  # type: ignore[arg-type]
-        except (serve.AddressInUse, serve.Unfit) as error:
+        except (backup.BackupError, serve.AddressInUse, serve.Unfit) as error:
             raise CommandError(str(error)) from None

@@ -1,0 +1,170 @@
+"""The SQLite database as one file, written while the hub runs, and back again.
+
+A file is whole under its name, or not there: it is written beside it, checked, and put in its place at the end.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+from urllib.parse import quote
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from tqdm import tqdm
+
+from homelab.sqlite3.gate import Turn
+
+STEP_PAGES = 1024
+TURN_SECONDS = 20.0  # for whoever is writing
+SERVING = "serving-lock"
+
+
+class BackupError(Exception):
+    """It was not done. The message says why, and what to do."""
+
+
+def backup(path: Path, *, overwrite: bool, out: TextIO) -> None:
+    """Write the database as it is now to `path`, while others go on writing. Raises BackupError."""
+    database = _database("pg_dump --format=custom")
+    if path.exists() and not overwrite:
+        raise BackupError(f"{path} exists. Name another file, or say --overwrite.")
+    try:
+        with _drafted(path) as draft:
+            _copy(database, draft, "Backing up", out)
+            _check(draft)
+    except (OSError, sqlite3.Error) as error:
+        raise BackupError(f"{path} was not written: {error}.") from error
+
+
+def restore(path: Path, *, overwrite: bool, out: TextIO) -> None:
+    """Put a backup in the place of the database, and migrate it. Nothing is changed when it is refused.
+
+    Raises BackupError where a hub runs, where there is data already, or where the file is not a backup of this version
+    of the hub or an earlier one.
+    """
+    database = _database("pg_restore")
+    try:
+        _check(path)
+    except (OSError, sqlite3.Error) as error:
+        raise BackupError(f"{path} is no backup of a hub: {error}.") from error
+    if database.exists() and not overwrite:
+        raise BackupError(f"{database} exists. Say --overwrite to lose what is in it.")
+    connection.close()
+    with _no_hub():
+        try:
+            with _drafted(database) as draft:
+                _copy(path, draft, "Restoring", out)
+                _check(draft)
+                _fold(database)
+        except (OSError, sqlite3.Error) as error:
+            raise BackupError(f"{path} was not restored: {error}.") from error
+    call_command("migrate", verbosity=0, interactive=False)
+
+
+def serve_from_here() -> None:
+    """Be a hub of this data folder until the process ends. Raises BackupError while its database is being replaced."""
+    _lock(fcntl.LOCK_SH, f"The database in {settings.DATA_DIR} is being replaced. Start when that is done.")
+
+
+@contextmanager
+def _no_hub() -> Iterator[None]:
+    descriptor = _lock(fcntl.LOCK_EX, f"A hub is serving from {settings.DATA_DIR}. Stop it first.")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(how: int, refusal: str) -> int:
+    """Take the lock of the data folder, which ends with its process, however that ends."""
+    descriptor = os.open(settings.DATA_DIR / SERVING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise BackupError(refusal) from None
+    return descriptor
+
+
+def _database(instead: str) -> Path:
+    if connection.vendor != "sqlite":
+        raise BackupError(f"The database is not SQLite. Use PostgreSQL's own {instead}.")
+    return Path(connection.settings_dict["NAME"])
+
+
+@contextmanager
+def _drafted(path: Path) -> Iterator[Path]:
+    """Give a file to be written, for its owner only; put it in the place of `path` once the block has ended well."""
+    draft = path.with_name(path.name + ".part")
+    draft.unlink(missing_ok=True)  # of a run that was killed
+    draft.touch(mode=0o600)
+    try:
+        yield draft
+        _sync(draft)
+        os.replace(draft, path)
+        _sync(path.parent)
+    finally:
+        for suffix in ("", "-journal", "-wal", "-shm"):
+            draft.with_name(draft.name + suffix).unlink(missing_ok=True)
+
+
+def _copy(source: Path, draft: Path, what: str, out: TextIO) -> None:
+    with (
+        closing(_read(source)) as reader,
+        closing(sqlite3.connect(draft, isolation_level=None)) as writer,
+        tqdm(desc=what, file=out, unit="page") as bar,
+    ):
+
+        def step(status: int, remaining: int, total: int) -> None:
+            bar.total = total
+            bar.update(total - remaining - bar.n)
+
+        # Whoever writes meanwhile would make SQLite begin the copy anew; a reader in a transaction sees no one write.
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        reader.backup(writer, pages=STEP_PAGES, progress=step, sleep=0)
+        writer.execute("PRAGMA journal_mode=DELETE")  # one file, with nothing beside it
+
+
+def _check(path: Path) -> None:
+    """Raise BackupError where the file is not a sound database of a hub that this code can read."""
+    with closing(_read(path)) as database:
+        (word,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if word != "ok":
+            raise BackupError(f"{path} is damaged: {word}.")
+        seen = set(database.execute("SELECT app, name FROM django_migrations WHERE app IN ('servers', 'metrics')"))
+    if not seen:
+        raise BackupError(f"{path} is no backup of a hub: it has none of its tables.")
+    unknown = seen - set(MigrationLoader(None).disk_migrations or ())
+    if unknown:
+        raise BackupError(f"{path} is of a newer hub, which has {sorted(unknown)[0][1]}. Update this one first.")
+
+
+def _fold(database: Path) -> None:
+    """Make what is about to be replaced one file, so that nothing of it is taken for the log of the new one."""
+    turn = Turn(str(database), TURN_SECONDS)
+    try:
+        with suppress(sqlite3.DatabaseError), closing(sqlite3.connect(database)) as old:
+            old.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        for suffix in ("-wal", "-shm"):
+            database.with_name(database.name + suffix).unlink(missing_ok=True)
+    finally:
+        turn.leave()
+
+
+def _read(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{quote(str(path.resolve()))}?mode=ro", uri=True, isolation_level=None)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
