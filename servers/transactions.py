@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from django.db import OperationalError, connection, transaction
+from django.db import InternalError, OperationalError, connection, transaction
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -15,6 +15,7 @@ Result = TypeVar("Result")
 RETRIES = 3
 PAUSE_SECONDS = 0.05  # times a random share, so that two that met do not meet again
 PASSING = {
+    "25P03": "the hub stood still in the middle of it",  # idle_in_transaction_session_timeout
     "40001": "another transaction came in between",  # serialization_failure
     "40P01": "another transaction waited for this one",  # deadlock_detected
     "57P01": "the database is stopping",  # admin_shutdown
@@ -40,7 +41,7 @@ def retried(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
             try:
                 with transaction.atomic():
                     return work(*args, **kwargs)
-            except OperationalError as error:
+            except (OperationalError, InternalError) as error:
                 reason = _passing(error)
                 if reason is None or retry == RETRIES or connection.in_atomic_block:
                     raise
@@ -52,7 +53,7 @@ def retried(work: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     return run
 
 
-def _passing(error: OperationalError) -> str | None:
+def _passing(error: Exception) -> str | None:
     """Return why the transaction failed, where that passes."""
     cause = error.__cause__
     code = getattr(cause, "sqlstate", "")  # of psycopg's errors; None where the server could not say it

@@ -129,7 +129,7 @@ def test_sessions_that_ended_while_nobody_asked_are_not_noticed(reader: APIClien
         pid = connection.connection.info.backend_pid
         connection.close()
         with psycopg.connect(**address()) as other:
-            assert other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid]).fetchone() == (True,)
+            assert other.execute("SELECT pg_terminate_backend(%s::int, 5000::bigint)", [pid]).fetchone() == (True,)
         assert reader.get("/api/v1/servers").status_code == 200
         connection.close()
     assert agent.post(BEAT, heartbeat(), format="json").status_code == 200

@@ -23,7 +23,7 @@ def end_session() -> None:
         cursor.execute("SELECT pg_backend_pid()")
         (pid,) = cursor.fetchone()
     with psycopg.connect(**address()) as other:
-        assert other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid]).fetchone() == (True,)
+        assert other.execute("SELECT pg_terminate_backend(%s::int, 5000::bigint)", [pid]).fetchone() == (True,)
 
 
 class Cutter:

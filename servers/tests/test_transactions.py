@@ -1,12 +1,13 @@
 """A transaction that something passing has broken is run again, on the real database; what does not pass is told."""
 
 import threading
+import time
 
 import pytest
 from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.models import F
 
-from servers.models import Server
+from servers.models import Server, Snapshot
 from servers.tests.sessions import end_session
 from servers.transactions import RETRIES, retried
 
@@ -17,18 +18,17 @@ pytestmark = [
 
 
 @pytest.fixture
-def pair(db: None) -> tuple[Server, Server]:
-    return Server.objects.create(id="a", hostname="a", interval=0), Server.objects.create(
-        id="b", hostname="b", interval=0
-    )
+def pair(db: None) -> None:
+    for name in ("a", "b"):
+        Snapshot.objects.create(server=Server.objects.create(id=name, hostname=name))
 
 
 def count_up(server_id: str) -> None:
-    Server.objects.filter(id=server_id).update(interval=F("interval") + 1)
+    Snapshot.objects.filter(server=server_id).update(revision=F("revision") + 1)
 
 
-def counts() -> list[float]:
-    return list(Server.objects.values_list("interval", flat=True))
+def counts() -> list[int]:
+    return list(Snapshot.objects.order_by("server_id").values_list("revision", flat=True))
 
 
 def test_two_that_wait_for_each_other_are_both_done_and_once(pair):
@@ -72,6 +72,23 @@ def test_a_session_that_is_ended_halfway_is_replaced_and_nothing_is_done_twice(p
     assert counts() == [1, 1]
     assert tries[0].closed
     assert tries[1] is not tries[0]
+
+
+def test_a_hub_that_was_suspended_halfway_begins_again(pair):
+    tries = []
+
+    @retried
+    def both() -> None:
+        tries.append(1)
+        count_up("a")
+        if len(tries) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("SET LOCAL idle_in_transaction_session_timeout = '50ms'")
+            time.sleep(0.2)
+        count_up("b")
+
+    both()
+    assert (len(tries), counts()) == (2, [1, 1])
 
 
 def test_after_three_more_tries_it_is_told(pair):
