@@ -8,6 +8,7 @@ refers to, stay on the coordinator, where the hub connects.
 from typing import Any, TextIO
 
 from django.db import connection, models, transaction
+from django.db.models import Max
 from tqdm import tqdm
 
 from metrics.models import Chunk, Event, Heartbeat, Interface
@@ -44,6 +45,7 @@ def distribute(out: TextIO) -> list[str]:
             _ask("SET LOCAL lock_timeout = '60s'")
             _ask("SET LOCAL client_min_messages = 'warning'")
             _place(model, TABLES[model])
+            _number_on()
     for model in TABLES:  # what an earlier run has left behind, too, if it was ended halfway
         _ask("SELECT truncate_local_data_after_distributing_table(%s)", model._meta.db_table)
     return [model._meta.db_table for model in missing]
@@ -97,7 +99,21 @@ def _place(model: type[models.Model], place: str) -> None:
     _ask("SELECT create_distributed_table(%s, %s, colocate_with => %s)", model._meta.db_table, place, beside)
 
 
-def _ask(sql: str, *values: str) -> list[Any]:
+def _number_on() -> None:
+    """Let new rows be numbered after those that are there.
+
+    Citus makes the sequences anew, of a table and of all that refer to it, and begins them at 1.
+    """
+    for model in TABLES:
+        if model._meta.auto_field is not None:
+            newest = model._default_manager.aggregate(newest=Max("pk"))["newest"]
+            # Not in the same query: that might run on a worker, and count up the sequence there.
+            sequence = "pg_get_serial_sequence(%s, %s)"
+            names = (model._meta.db_table, model._meta.auto_field.column)
+            _ask(f"SELECT setval({sequence}, %s, %s)", *names, newest or 1, newest is not None)
+
+
+def _ask(sql: str, *values: Any) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(sql, values)
         return cursor.fetchall() if cursor.description else []

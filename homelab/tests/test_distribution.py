@@ -50,7 +50,10 @@ CREATE TEMPORARY TABLE citus_tables (table_name regclass, citus_table_type text,
 SET LOCAL search_path = pg_temp, pg_catalog, public;
 CREATE FUNCTION public.citus_get_active_worker_nodes() RETURNS SETOF text LANGUAGE sql AS 'SELECT name FROM workers';
 CREATE FUNCTION public.create_reference_table(regclass) RETURNS void LANGUAGE sql
-    AS $$ INSERT INTO citus_tables VALUES ($1, 'reference', '<none>') $$;
+    AS $$
+        SELECT setval(pg_get_serial_sequence('metrics_interface', 'id'), 1, false);
+        INSERT INTO citus_tables VALUES ($1, 'reference', '<none>')
+    $$;
 CREATE FUNCTION public.create_distributed_table(regclass, text, colocate_with text) RETURNS void LANGUAGE sql
     AS $$ INSERT INTO citus_tables VALUES ($1, 'distributed', $2, $3) $$;
 CREATE FUNCTION public.truncate_local_data_after_distributing_table(regclass) RETURNS void LANGUAGE sql AS '';
@@ -59,7 +62,7 @@ CREATE FUNCTION public.truncate_local_data_after_distributing_table(regclass) RE
 
 @pytest.fixture
 def citus(db: None) -> Callable[[str], list[Any]]:
-    """A stand-in that writes down where it is told to place each table; returns how to ask it."""
+    """A stand-in that writes down where it is told to place each table, and numbers anew; returns how to ask it."""
 
     def ask(sql: str) -> list[Any]:
         with connection.cursor() as cursor:
@@ -106,6 +109,14 @@ def test_a_run_that_was_ended_halfway_is_finished_by_the_next(citus, capsys):
     call_command("distribute")
     assert "servers_boot" in capsys.readouterr().out
     assert len(citus("SELECT DISTINCT table_name FROM citus_tables WHERE citus_table_type <> 'local'")) == 8
+
+
+@on_postgresql
+def test_what_comes_after_is_numbered_after_what_was_there(citus, server):
+    before = Interface.objects.create(server=server, name="eth0")
+    citus("INSERT INTO workers VALUES ('one')")
+    call_command("distribute")
+    assert Interface.objects.create(server=server, name="eth1").pk == before.pk + 1
 
 
 @on_postgresql
