@@ -17,13 +17,17 @@ from metrics.changes import Seen
 from metrics.codec import CodecError
 from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
+from metrics.placement import Line
 from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
 from servers.transactions import retried
 
-CLOCK_TOLERANCE = timedelta(seconds=30)  # a boot's start is moved only when it is off by more
+CLOCK_TOLERANCE_MS = 30_000  # a boot's start is moved only when it is off by more
 EARLIER_BOOT = -1  # whichever it was, not the one that runs
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
+FUTURE_TOLERANCE_MS = FUTURE_TOLERANCE // timedelta(milliseconds=1)
+SQUEEZED = 10_000  # what a boot's guessed instants are divided by once they turn out to be too late
+SET_BACK = timedelta(days=31)  # the hub's clock by no more than this: boots that it knew are then ahead of it
 FACTS = ("kind", "master", "mac", "speed_mbps")
 
 
@@ -182,66 +186,90 @@ def _place_and_save_boots(reports: list[Report], snapshot: Snapshot, now: dateti
     others = {report.boot_id for report in reports} - boots.keys()
     if others:
         boots |= {boot.boot_id: boot for boot in Boot.objects.filter(server=snapshot.server_id, boot_id__in=others)}
-    before = {boot_id: (boot.started_at, boot.spoke_live) for boot_id, boot in boots.items()}
+    before = {boot_id: _placed(boot) for boot_id, boot in boots.items()}
     oldest = _oldest(now)
-    placed = [_place(report, snapshot, boots, oldest, now) for report in reports]
+    newest = {snapshot.boot.boot_id: round((snapshot.uptime_seconds or 0) * 1000)} if snapshot.boot else {}
+    placed = [_place(report, snapshot, boots, newest, oldest, now) for report in reports]
     if any(isinstance(arrival, _Arrival) for arrival in placed):
         for new in (snapshot.server, snapshot):
             if new._state.adding:
                 new.save(force_insert=True)
         for boot_id, boot in boots.items():
-            if before.get(boot_id) != (boot.started_at, boot.spoke_live):
+            if before.get(boot_id) != _placed(boot):
                 boot.save()
     return placed
 
 
+def _placed(boot: Boot) -> tuple[datetime, Sequence[Sequence[int]], bool]:
+    return boot.started_at, boot.bends, boot.spoke_live
+
+
 def _place(
-    report: Report, snapshot: Snapshot, boots: dict[str, Boot], oldest: datetime, now: datetime
+    report: Report, snapshot: Snapshot, boots: dict[str, Boot], newest: dict[str, int], oldest: datetime, now: datetime
 ) -> _Arrival | Refused:
     """Return the report with when, in the hub's time, its readings were collected; a new boot is added to `boots`.
 
-    An agent's clock is believed only where there is nothing better: uptime tells how long ago it was. A boot's start
-    stays as first computed, so that a heartbeat sent twice falls on the same instant.
+    An agent's clock is believed only where there is nothing better: uptime tells how long ago it was. Where a boot's
+    uptimes lie is kept, so that a heartbeat sent twice falls on the same instant, and one of a higher uptime on a
+    later one. `newest` are the highest uptimes that are known, by boot.
     """
-    boot = None
+    boot, latest = None, now + FUTURE_TOLERANCE
     if report.boot_id and report.uptime is not None:
+        uptime_ms = round(report.uptime * 1000)
         boot = boots.get(report.boot_id) or Boot(server=snapshot.server, boot_id=report.boot_id)
-        uptime = _milliseconds(report.uptime)
-        started_at, spoke_live = _start(report, boot, uptime, now)
-        collected_at, uptime_ms = started_at + uptime, round(report.uptime * 1000)
+        line, spoke_live = _line(report, boot, uptime_ms, newest, now)
+        collected_at = from_ms(line.at(uptime_ms))
+        if line.bends:
+            latest = now + SET_BACK
     else:
-        collected_at = _floor(report.timestamp if report.timestamp <= now + FUTURE_TOLERANCE else now)
+        collected_at = _floor(report.timestamp if report.timestamp <= latest else now)
         uptime_ms = to_ms(collected_at)
     if collected_at < oldest:
         return TooOld(f"older than the retention of {settings.RETENTION_READINGS_DAYS} days")
-    if collected_at > now + FUTURE_TOLERANCE:
+    if collected_at > latest:
         return TooNew("of a time to come")
     if boot is not None:
-        boot.started_at, boot.spoke_live = started_at, spoke_live
+        boot.started_at, boot.bends, boot.spoke_live = from_ms(line.start), line.bends, spoke_live
         boots[boot.boot_id] = boot
-    is_newer = snapshot.collected_at is None or collected_at > snapshot.collected_at
-    return _Arrival(report, boot, uptime_ms, collected_at, is_newer)
+        newest[boot.boot_id] = max(uptime_ms, newest.get(boot.boot_id, 0))
+    return _Arrival(report, boot, uptime_ms, collected_at, _is_newer(snapshot, boot, collected_at, now))
 
 
-def _start(report: Report, boot: Boot, uptime: timedelta, now: datetime) -> tuple[datetime, bool]:
-    """Return when the boot started, and whether it has spoken live."""
-    live_start = _floor(now - _milliseconds(report.sent_uptime)) if report.sent_uptime is not None else None
+def _is_newer(snapshot: Snapshot, boot: Boot | None, collected_at: datetime, now: datetime) -> bool:
+    """Tell whether this is the latest of its server: of another boot also where the hub's clock had been ahead."""
+    if snapshot.collected_at is None or collected_at > snapshot.collected_at:
+        return True
+    is_other = boot is not None and boot.spoke_live and boot.pk != snapshot.boot_id
+    return is_other and snapshot.collected_at > now + FUTURE_TOLERANCE
+
+
+def _line(report: Report, boot: Boot, uptime_ms: int, newest: dict[str, int], now: datetime) -> tuple[Line, bool]:
+    """Return where the boot's uptimes lie, and whether it has spoken live."""
+    now_ms = to_ms(now)
+    sent_ms = None if report.sent_uptime is None else round(report.sent_uptime * 1000)
     if boot._state.adding and boot.started_at is None:
-        return live_start or _start_by_agent(report, now) - uptime, live_start is not None
-    if live_start is None:
-        return _start_unless_ahead(boot, uptime, now), boot.spoke_live
-    is_off = abs(live_start - boot.started_at) > CLOCK_TOLERANCE
-    return live_start if is_off else boot.started_at, True
+        by_agent = to_ms(_start_by_agent(report, now)) - uptime_ms
+        return Line(by_agent if sent_ms is None else now_ms - sent_ms), sent_ms is not None
+    line = Line(to_ms(boot.started_at), boot.bends)
+    if sent_ms is not None:
+        if abs(now_ms - sent_ms - line.start) > CLOCK_TOLERANCE_MS:
+            known = _newest_uptime(boot, newest, sent_ms)
+            # A machine rolled back within its boot has been up for longer before than it is now.
+            line = line.moved(now_ms - sent_ms, after=known) if known <= sent_ms else Line(now_ms - sent_ms)
+        return line, True
+    longest = now_ms - to_ms(_oldest(now))
+    if not boot.spoke_live and FUTURE_TOLERANCE_MS < line.at(uptime_ms) - now_ms <= longest:
+        # It was guessed, and later readings show that it was earlier: there is no telling by how much.
+        known = _newest_uptime(boot, newest, now_ms - line.start)
+        line = line.squeezed(longest // SQUEEZED, after=known, longest=longest)
+    return line, boot.spoke_live
 
 
-def _start_unless_ahead(boot: Boot, uptime: timedelta, now: datetime) -> datetime:
-    """Return when the boot started. One that never spoke live was guessed: later readings may show it was earlier.
-
-    They cannot show more than a spool holds; an uptime that is further ahead is none.
-    """
-    ahead = boot.started_at + uptime - now
-    is_guess_wrong = not boot.spoke_live and FUTURE_TOLERANCE < ahead <= now - _oldest(now)
-    return _floor(now) - uptime if is_guess_wrong else boot.started_at
+def _newest_uptime(boot: Boot, newest: dict[str, int], otherwise: int) -> int:
+    """Return the boot's highest uptime that is known, also from the log; `otherwise` if there is none."""
+    log = Heartbeat.objects.filter(server=boot.server_id, boot_number=boot.pk).order_by("-uptime_ms")
+    logged = log.values_list("uptime_ms", flat=True).first() if boot.pk else None
+    return max((known for known in (newest.get(boot.boot_id), logged) if known is not None), default=otherwise)
 
 
 def _start_by_agent(report: Report, now: datetime) -> datetime:

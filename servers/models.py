@@ -97,6 +97,7 @@ class Boot(models.Model):
     server = models.ForeignKey(Server, models.CASCADE, related_name="boots", db_index=False)
     boot_id = models.CharField(max_length=64)
     started_at = models.DateTimeField(help_text="In the hub's time.")
+    bends = models.JSONField(default=list, help_text="Where an earlier start held: pairs of uptime and instant, in ms.")
     spoke_live = models.BooleanField(
         default=True, help_text="False while only the agent's own clock says when this boot was."
     )

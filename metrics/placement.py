@@ -1,0 +1,49 @@
+"""When the uptimes of a boot were, in the hub's time. Pure: integers of milliseconds, no Django, no clock."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import NamedTuple
+
+SLOW = 10  # time that was ahead is given back by a tenth, so that rates are hardly off meanwhile
+BENDS = 500  # kept; behind them only a reading could lie that is very late indeed
+
+
+class Line(NamedTuple):
+    """`start + uptime`; and before, where the start turned out to be off, what it was thought to be.
+
+    The hub's clock may be set, and an agent's run fast. The line is then bent, and what lies behind the bend keeps
+    its instant, so that of two readings of a boot the one of the higher uptime is always the later one: totals stay
+    exact. Bends are points of uptime and instant. The line runs straight from one to the next, and from the last on.
+    """
+
+    start: int
+    bends: Sequence[Sequence[int]] = ()
+
+    def at(self, uptime: int) -> int:
+        """Return when the boot had been up for `uptime`."""
+        if not self.bends or uptime >= self.bends[-1][0]:
+            return self.start + uptime
+        index = bisect_left(self.bends, uptime, key=itemgetter(0))
+        next_uptime, next_at = self.bends[index]
+        if index == 0:
+            return next_at - (next_uptime - uptime)
+        last_uptime, last_at = self.bends[index - 1]
+        return last_at + (next_at - last_at) * (uptime - last_uptime) // (next_uptime - last_uptime)
+
+    def moved(self, start: int, *, after: int) -> "Line":
+        """Return the line that leads to another `start` for uptimes above `after`.
+
+        A later one is taken at once. An earlier one is approached: a tenth of the time is left out until it is reached.
+        """
+        ahead = self.at(after) - (start + after)
+        joined = after + (SLOW * ahead if ahead > 0 else 1)
+        return self._bent(after, joined, start + joined)
+
+    def squeezed(self, into: int, *, after: int, longest: int) -> "Line":
+        """Return the line that has room for uptimes up to `longest` above `after` in `into` milliseconds."""
+        return self._bent(after, after + longest, self.at(after) + into)
+
+    def _bent(self, after: int, uptime: int, at: int) -> "Line":
+        kept = [list(bend) for bend in self.bends if bend[0] < after]
+        return Line(at - uptime, [*kept, [after, self.at(after)], [uptime, at]][-BENDS:])
