@@ -30,7 +30,7 @@ from metrics.counters import (
 from metrics.increases import final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
-from metrics.readings import readings
+from metrics.readings import readings, readings_within
 from servers.models import Boot, Server, Snapshot
 from servers.prepared import PreparedGet
 
@@ -397,9 +397,7 @@ def export_readings(interfaces: Sequence[Interface], start: datetime, end: datet
             of_server = Boot.objects.filter(server=interface.server_id)
             boots = {interface.server_id: dict(of_server.values_list("pk", "boot_id"))}
         for since, until in _weeks(to_ms(start), to_ms(end)):
-            found = readings([interface], since, until)[interface.pk]
-            within = slice(bisect_left(found["at"], since), bisect_left(found["at"], until))
-            column = {name: values[within] for name, values in found.items()}
+            column = readings_within(interface, since, until)
             yield from map(
                 ExportedReading,
                 map(from_ms, column["at"]),

@@ -40,6 +40,16 @@ def readings(
     return found
 
 
+def readings_within(interface: Interface, start: int, end: int) -> Columns:
+    """Return the readings of one interface from `start` until before `end` (ms), without neighbours."""
+    log = Heartbeat.objects.filter(server=interface.server_id).between(from_ms(start), from_ms(end))
+    logged = [reading for heartbeat in log for name, reading in heartbeat.unpack() if name == interface.name]
+    chunks = Chunk.objects.filter(interface=interface).around(start, end - 1).defer("hours")
+    both = join(*(_kept(chunk, COLUMNS) for chunk in chunks), columns(order(logged)))
+    within = slice(bisect_left(both["at"], start), bisect_left(both["at"], end))
+    return {name: values[within] for name, values in both.items()}
+
+
 def sealed_readings(
     interfaces: Collection[int],
     start: int,
