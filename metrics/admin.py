@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from metrics import history, tables
 from metrics.figures import figures
-from metrics.models import Event, Interface
+from metrics.models import Event, Interface, InterfaceQuerySet, Kind
 from metrics.periods import sensible_step
 from metrics.rows import STATES, InterfaceRow, ServerRow, by_trouble, charted, in_groups, interface_row, server_row
 from metrics.windows import PERIODS, Window, window
@@ -51,6 +51,18 @@ class SystemFilter(admin.SimpleListFilter):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Server]) -> QuerySet[Server]:
         return queryset.filter(os_distribution=self.value()) if self.value() else queryset
+
+
+class InterfaceKindFilter(admin.SimpleListFilter):
+    title = "kind"
+    parameter_name = "kind"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return list(Kind.choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Interface]) -> QuerySet[Interface]:
+        kind = self.value()
+        return cast(InterfaceQuerySet, queryset).of_kind(kind) if kind else queryset
 
 
 class MeasuredAdmin(admin.ModelAdmin):
@@ -145,10 +157,10 @@ class ServerAdmin(MeasuredAdmin):
 
 @admin.register(Interface)
 class InterfaceAdmin(MeasuredAdmin):
-    list_filter = ("kind", "hidden")
+    list_filter = (InterfaceKindFilter, "hidden")
     search_fields = ("name", "label", "mac", "server__id", "server__hostname", "server__display_name")
     list_per_page = 200
-    fields = ("label", "kind", "counts_in_total", "hidden")
+    fields = ("label", "chosen_kind", "counts_in_total", "hidden")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Interface]:
         return super().get_queryset(request).select_related("server__snapshot")
@@ -158,6 +170,9 @@ class InterfaceAdmin(MeasuredAdmin):
         if field is not None and db_field.name == "counts_in_total":
             field.widget.choices = [("unknown", "by the rule"), ("true", "yes"), ("false", "no")]
             field.help_text = "By the rule, what rides on another interface does not count."
+        if field is not None and db_field.name == "chosen_kind":
+            field.widget.choices = [("", "as reported"), *Kind.choices]
+            field.help_text = ""
         return field
 
     def has_delete_permission(self, request: HttpRequest, obj: Interface | None = None) -> bool:

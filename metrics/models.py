@@ -61,8 +61,12 @@ RIDES_ON_ANOTHER = (Kind.VETH, Kind.BRIDGE, Kind.TUN, Kind.WIREGUARD)
 class InterfaceQuerySet(models.QuerySet["Interface"]):
     def in_totals(self) -> "InterfaceQuerySet":
         """Interfaces whose bytes count in their server's total: none of them passes through another one."""
-        by_rule = Q(counts_in_total=None, master="") & ~Q(kind__in=RIDES_ON_ANOTHER)
+        by_rule = Q(counts_in_total=None, master="") & ~_is_of(*RIDES_ON_ANOTHER)
         return self.filter(Q(counts_in_total=True) | by_rule)
+
+    def of_kind(self, *kinds: str) -> "InterfaceQuerySet":
+        """Interfaces of these kinds: as a person has set them, else as their agents report them."""
+        return self.filter(_is_of(*kinds))
 
     def with_revision(self) -> "InterfaceQuerySet":
         """With the `revision` of their server: what was read of them is remembered while it stays the same."""
@@ -70,7 +74,11 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
 
     def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
         """Links of containers that went before then: each start of a container makes a new one."""
-        return self.filter(kind=Kind.VETH, last_seen_at__lt=before).exclude(counts_in_total=True)
+        return self.of_kind(Kind.VETH).filter(last_seen_at__lt=before).exclude(counts_in_total=True)
+
+
+def _is_of(*kinds: str) -> Q:
+    return Q(chosen_kind__in=kinds) | Q(chosen_kind="", kind__in=kinds)
 
 
 class Interface(models.Model):
@@ -79,6 +87,9 @@ class Interface(models.Model):
     server = models.ForeignKey(Server, models.CASCADE, related_name="interfaces", db_index=False)
     name = models.CharField(max_length=64)
     kind = models.CharField(max_length=10, choices=Kind.choices, blank=True)
+    chosen_kind = models.CharField(
+        "kind", max_length=10, choices=Kind.choices, blank=True, help_text="Empty: as its agent reports it."
+    )
     master = models.CharField(max_length=64, blank=True, help_text="The bridge or bond that it is a member of.")
     mac = models.CharField("MAC address", max_length=64, blank=True)
     speed_mbps = models.BigIntegerField("speed (Mbit/s)", null=True, blank=True)
@@ -101,6 +112,11 @@ class Interface(models.Model):
 
     def __str__(self) -> str:
         return f"{self.server_id} {self.name}"
+
+    @property
+    def effective_kind(self) -> str:
+        """What a person has set, or else what the agent reports."""
+        return self.chosen_kind or self.kind
 
 
 class HeartbeatQuerySet(models.QuerySet["Heartbeat"]):

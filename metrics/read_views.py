@@ -219,6 +219,7 @@ def _described(server: Server, interfaces: Sequence[Interface], request: Request
         rows.append(
             {
                 **{name: getattr(interface, name) for name in IDENTITY},
+                "kind": interface.effective_kind,
                 "counts_in_total": interface.pk in counted,
                 "last_seen_at": snapshot.interfaces_at if latest and snapshot else interface.last_seen_at,
                 "latest": _latest(latest, snapshot) if latest and snapshot else None,
@@ -231,7 +232,7 @@ def _described(server: Server, interfaces: Sequence[Interface], request: Request
 
 
 IDENTITY = (
-    "server_id", "name", "label", "kind", "mac", "master", "speed_mbps", "best_speed_mbps", "hidden", "first_seen_at",
+    "server_id", "name", "label", "mac", "master", "speed_mbps", "best_speed_mbps", "hidden", "first_seen_at",
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ def in_groups(rows: Iterable[InterfaceRow]) -> dict[str, list[InterfaceRow]]:
 
 
 def group_of(interface: Interface) -> str:
-    return next((name for name, kinds in GROUPS.items() if interface.kind in kinds), OTHERS)
+    return next((name for name, kinds in GROUPS.items() if interface.effective_kind in kinds), OTHERS)
 
 
 def link_state(latest: dict[str, Any], state: State) -> str:

@@ -246,11 +246,31 @@ def test_what_is_measured_of_a_server_cannot_be_changed(admin_client):
 
 def test_what_is_measured_of_an_interface_cannot_be_changed(admin_client):
     report()
-    settings = {"label": "uplink", "kind": "physical", "counts_in_total": "false", "hidden": "on"}
-    admin_client.post(interface_page(), {**settings, "name": "x", "mac": "y", "speed_mbps": "1"})
+    settings = {"label": "uplink", "chosen_kind": "physical", "counts_in_total": "false", "hidden": "on"}
+    measured = {"name": "x", "mac": "y", "speed_mbps": "1", "kind": "bond"}
+    admin_client.post(interface_page(), {**settings, **measured})
     eth0 = Interface.objects.get()
-    assert (eth0.label, eth0.kind, eth0.counts_in_total, eth0.hidden) == ("uplink", "physical", False, True)
-    assert (eth0.name, eth0.mac, eth0.speed_mbps) == ("eth0", "", None)
+    assert (eth0.label, eth0.chosen_kind, eth0.counts_in_total, eth0.hidden) == ("uplink", "physical", False, True)
+    assert (eth0.name, eth0.mac, eth0.speed_mbps, eth0.kind) == ("eth0", "", None, "")
+
+
+def test_a_kind_that_a_person_has_set_outlives_what_the_agent_reports(admin_client):
+    server = report(kind="physical", speed_mbps=100)
+    admin_client.post(interface_page(), {"label": "", "chosen_kind": "wireguard", "counts_in_total": "unknown"})
+    report(kind="bridge", speed_mbps=1000, minutes=7)
+    eth0 = Interface.objects.get()
+    assert (eth0.kind, eth0.speed_mbps, eth0.effective_kind) == ("bridge", 1000, "wireguard")
+    assert list(admin_client.get(page(server)).context["groups"]) == ["VPN"]
+    admin_client.post(interface_page(), {"label": "", "chosen_kind": "", "counts_in_total": "unknown"})
+    assert list(admin_client.get(page(server)).context["groups"]) == ["Bridge and bond"]
+
+
+@pytest.mark.parametrize(("kind", "found"), [("physical", ["eth0"]), ("tun", ["eth1"]), ("veth", [])])
+def test_interfaces_are_filtered_by_their_kind(admin_client, kind, found):
+    report(interfaces=("eth0", "eth1"), kind="physical")
+    Interface.objects.filter(name="eth1").update(chosen_kind="tun")
+    rows = admin_client.get(INTERFACES, {"kind": kind}).context["rows"]
+    assert [row.interface.name for row in rows] == found
 
 
 @pytest.mark.parametrize("model", ["servers_server", "metrics_interface"])

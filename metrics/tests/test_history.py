@@ -185,6 +185,13 @@ def test_a_person_decides_what_counts_in_the_total(two, interface, line):
     assert line(60, None)[-1] == (60, 420, 7.0)
 
 
+def test_a_kind_that_a_person_has_set_counts_rather_than_the_reported_one(two, interface, line):
+    two(lambda seconds: [interface("eth0", seconds * 100), interface("wg0", seconds * 7, kind="wireguard")])
+    Interface.objects.filter(name="eth0").update(chosen_kind="tun")
+    Interface.objects.filter(name="wg0").update(chosen_kind="physical")
+    assert line(60, None)[-1] == (60, 420, 7.0)
+
+
 def test_each_interface_is_diffed_before_the_sum(store, interface, line):
     store(0, network_interfaces=[interface("eth0", 10**12), interface("eth1", 0)])
     store(60, network_interfaces=[interface("eth0", 0), interface("eth1", 6000)])  # eth0 was reset

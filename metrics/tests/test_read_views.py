@@ -376,6 +376,11 @@ def test_interfaces_have_their_latest_reading_rates_and_totals(recent, reader: A
     assert eth1["totals"]["all"] == {"rx_bytes": None, "tx_bytes": None}
 
 
+def test_the_kind_is_the_one_that_a_person_has_set(recent, reader: APIClient):
+    Interface.objects.filter(name="eth0").update(chosen_kind="wifi")
+    assert [interface["kind"] for interface in reader.get(INTERFACES).json()["interfaces"]] == ["wifi", "physical"]
+
+
 def test_one_interface_is_as_in_the_list(recent, reader: APIClient):
     listed = reader.get(INTERFACES).json()["interfaces"]
     assert [reader.get(f"{INTERFACES}/{name}").json() for name in ("eth0", "eth1")] == listed
