@@ -7,7 +7,7 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.core.validators import RegexValidator
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from servers.adding import where_to_fetch
 from servers.models import SERVER_ID, ApiKey, ApiKeyQuerySet, KeyKind, Server
 
-KEY_STATES = (("live", "Live"), ("expired", "Expired"), ("revoked", "Revoked"))
+KEY_STATES = (("live", "Live"), ("used up", "Used up"), ("expired", "Expired"), ("revoked", "Revoked"))
 
 
 class KeyForm(forms.ModelForm):
@@ -64,8 +64,10 @@ class KeyStateFilter(admin.SimpleListFilter):
         now = timezone.now()
         if self.value() == "live":
             return cast(ApiKeyQuerySet, queryset).live(now=now)
+        if self.value() == "used up":
+            return queryset.filter(uses_left=0, revoked_at=None)
         if self.value() == "expired":
-            return queryset.filter(Q(expires_at__lte=now) | Q(uses_left=0), revoked_at=None)
+            return queryset.filter(expires_at__lte=now, revoked_at=None).exclude(uses_left=0)
         return queryset.filter(revoked_at__isnull=False) if self.value() == "revoked" else queryset
 
 
@@ -83,7 +85,7 @@ class KindFilter(admin.SimpleListFilter):
 @admin.register(ApiKey)
 class ApiKeyAdmin(admin.ModelAdmin):
     form = KeyForm
-    list_display = ("name", "state", "sort", "server", "used", "made", "expires")
+    list_display = ("name", "state", "sort", "server", "left", "used", "made", "expires")
     list_filter = (KeyStateFilter, KindFilter)
     list_select_related = ("server",)
     search_fields = ("prefix", "label", "server__id", "server__hostname")
@@ -96,7 +98,7 @@ class ApiKeyAdmin(admin.ModelAdmin):
     def get_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ("kind", "server_id", "label", "expires_at")
-        return ("label", "state", "kind", "server", "prefix", "made", "used", "expires", "revoked")
+        return ("label", "state", "kind", "server", "prefix", "made", "left", "used", "expires", "revoked")
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         return self.get_fields(request, obj)[1:] if obj else ()
@@ -120,6 +122,12 @@ class ApiKeyAdmin(admin.ModelAdmin):
     @admin.display(description="Kind", ordering="kind")
     def sort(self, key: ApiKey) -> str:
         return key.kind
+
+    @admin.display(description="Uses left", ordering="uses_left", empty_value="–")
+    def left(self, key: ApiKey) -> str | None:
+        if key.uses_left is not None:
+            return str(key.uses_left)
+        return "any number" if key.kind == KeyKind.ENROLMENT else None
 
     @admin.display(description="Last used", ordering="last_used_at")
     def used(self, key: ApiKey) -> SafeString:
@@ -204,6 +212,8 @@ class ApiKeyAdmin(admin.ModelAdmin):
 def key_state(key: ApiKey) -> str:
     if key.revoked_at:
         return "revoked"
+    if key.uses_left == 0:
+        return "used up"
     return "live" if key.is_live(now=timezone.now()) else "expired"
 
 

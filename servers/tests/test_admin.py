@@ -4,6 +4,7 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
+from servers.admin import key_state
 from servers.models import ApiKey, KeyKind, Server
 
 pytestmark = pytest.mark.django_db
@@ -115,14 +116,34 @@ def test_a_new_list_says_what_keys_are_for(admin_client):
     assert "No key yet" in admin_client.get(LIST).text
 
 
-@pytest.mark.parametrize(("state", "label"), [("live", "one"), ("expired", "two"), ("revoked", "three")])
+@pytest.mark.parametrize(
+    ("state", "label"), [("live", "one"), ("expired", "two"), ("revoked", "three"), ("used up", "four")]
+)
 def test_keys_are_found_by_state(admin_client, state, label):
     now = timezone.now()
     ApiKey.objects.make(KeyKind.READ, label="one")
     ApiKey.objects.make(KeyKind.READ, label="two", expires_at=now - timedelta(days=1))
     ApiKey.objects.make(KeyKind.READ, label="three")[0].revoke(now=now)
-    found = admin_client.get(LIST, {"state": state}).context["cl"].result_list
-    assert [key.label for key in found] == [label]
+    ApiKey.objects.make(KeyKind.ENROLMENT, label="four", uses_left=0, expires_at=now - timedelta(days=1))
+    (found,) = admin_client.get(LIST, {"state": state}).context["cl"].result_list
+    assert (found.label, key_state(found)) == (label, state)
+
+
+def test_a_spent_enrolment_key_is_told_as_used_up(admin_client):
+    key, _ = ApiKey.objects.make(KeyKind.ENROLMENT, uses_left=1)
+    assert key.spend_use()
+    text = admin_client.get(change(key)).text
+    assert "state-used-up" in text
+    assert "state-expired" not in text.replace('id="state-expired"', "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "uses_left", "shown"),
+    [(KeyKind.ENROLMENT, 3, "3"), (KeyKind.ENROLMENT, None, "any number"), (KeyKind.READ, None, "–")],
+)
+def test_the_uses_that_are_left_of_a_key_are_told(admin_client, kind, uses_left, shown):
+    ApiKey.objects.make(kind, uses_left=uses_left)
+    assert f'<td class="field-left">{shown}</td>' in admin_client.get(LIST).text
 
 
 def test_a_label_is_untrusted(admin_client):
