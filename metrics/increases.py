@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-from django.db.models import Min
+from django.db.models import Max, Min
 
 from metrics import memory
 from metrics.counters import (
@@ -28,19 +28,38 @@ from metrics.counters import (
     splice,
     unroll,
 )
-from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, to_ms
+from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
 from metrics.readings import AROUND_MS, readings, sealed_readings
 
 FOREVER = 2**62
 
 
 class Hours(NamedTuple):
-    """The hours of one interface since `start` (ms): final up to `limit`; their readings gone before `kept_from`."""
+    """The hours of one interface since `start` (ms): final up to `limit`; their readings gone before `kept_from`.
+
+    The hour after `limit` is not final, but where `sealed_until` (ms) is not None it says all that passed until then.
+    """
 
     start: int
     limit: int
+    sealed_until: int | None
     kept_from: int
     line: Chain | None
+
+    def bounds(self, instants: Sequence[int]) -> tuple[int, int]:
+        """Return up to which hour the hours serve for these instants, and from when on readings do."""
+        if self.sealed_until is None:
+            return self.limit, self.limit
+        begins, ends = _hour_around(self.sealed_until)
+        is_cut = begins < ends and bisect_right(instants, begins) < bisect_left(instants, ends)
+        return (self.limit, self.limit) if is_cut else (ends, self.sealed_until)
+
+
+class _Waiting(NamedTuple):
+    """The heartbeats of one server in the log: the first's instant (ms), and the boots, at least when there is one."""
+
+    first_at: int
+    boots: set[int]
 
 
 class _Lines(NamedTuple):
@@ -103,21 +122,30 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
 
     Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.
     """
-    waiting = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
-    oldest = {server: to_ms(first) for server, first in waiting.values_list("server_id").annotate(Min("collected_at"))}
+    return _final_until(interfaces, _waiting(interfaces))
+
+
+def _waiting(interfaces: Sequence[Interface]) -> dict[str, _Waiting]:
+    """Return what waits in the log, by server; nothing for those without."""
+    log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
+    found = log.values_list("server_id").annotate(Min("collected_at"), Min("boot_number"), Max("boot_number"))
+    return {server: _Waiting(to_ms(first), {lowest, highest}) for server, first, lowest, highest in found}
+
+
+def _final_until(interfaces: Sequence[Interface], waiting: dict[str, _Waiting]) -> dict[Interface, int]:
     limits: dict[Interface, int] = {}
     late: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
-        first_waiting = oldest.get(interface.server_id)
+        of_server = waiting.get(interface.server_id)
         newest_sealed = to_ms(interface.sealed_until) if interface.sealed_until else None
-        if first_waiting is None:
+        if of_server is None:
             limits[interface] = FOREVER
         elif newest_sealed is None:
             limits[interface] = 0
-        elif newest_sealed <= first_waiting:
+        elif newest_sealed <= of_server.first_at:
             limits[interface] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
         else:
-            late[first_waiting].append(interface)
+            late[of_server.first_at].append(interface)
     for first_waiting, group in late.items():
         sealed = sealed_readings([interface.pk for interface in group], first_waiting, first_waiting, ())
         for interface in group:
@@ -156,7 +184,8 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
         else:
             missing.append(interface)
     if missing:
-        limits = final_until(missing)
+        waiting = _waiting(missing)
+        limits = _final_until(missing, waiting)
         chunks: dict[int, list[Chunk]] = defaultdict(list)
         since = Chunk.objects.filter(interface__in=[interface.pk for interface in missing]).since(start)
         for chunk in since.with_hours():
@@ -164,12 +193,24 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
         for interface in missing:
             of_interface = chunks[interface.pk]
             line = _hours_line(of_interface, counters)
+            sealed_until = _sealed_until(interface, of_interface, waiting.get(interface.server_id))
             kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-            hours = Hours(start, limits[interface], kept_from, line)
+            hours = Hours(start, limits[interface], sealed_until, kept_from, line)
             found[interface.pk] = hours
             rows = 2 * len(line.at) if line else 0
             memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
     return found
+
+
+def _sealed_until(interface: Interface, chunks: Sequence[Chunk], waiting: _Waiting | None) -> int | None:
+    """Return until when the chunks' hours hold all, where every reading that waits is a successor of their last.
+
+    That is when all come later, and are of its boot: another's may reach further back. None where it is not so.
+    """
+    newest = chunks[-1].get_last_reading() if chunks and waiting else None
+    if newest is None or waiting is None or from_ms(newest.at) != interface.sealed_until:
+        return None
+    return newest.at if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
 
 
 def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
@@ -237,7 +278,7 @@ def _of_whole_hours(
     hours_only = {instant for instant in instants if instant % HOUR_MS == 0}
     for interface in interfaces:
         of_interface = hours[interface.pk]
-        limit = min(of_interface.limit, grid[-1])
+        limit = min(of_interface.bounds(instants)[0], grid[-1])
         edges = [*grid[: bisect_left(grid, limit)], limit]
         line = of_interface.line
         if line is None or len(edges) < 2:
@@ -282,7 +323,7 @@ def _add_cut_hours(
         lines = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
     for hour, inner in cut.items():
         edges = [hour, *inner, hour + HOUR_MS]
-        final = [interface for interface in interfaces if hour + HOUR_MS <= hours[interface.pk].limit]
+        final = [each for each in interfaces if hour + HOUR_MS <= hours[each.pk].bounds(instants)[0]]
         if len(cut) <= 4:
             lines = unrolled(final, hour, hour + HOUR_MS, counters)
         for interface in final:
@@ -307,7 +348,7 @@ def _add_newest(
     """Add what readings say of the time after the hours that are final."""
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
-        groups[max(hours[interface.pk].limit, instants[0])].append(interface)
+        groups[max(hours[interface.pk].bounds(instants)[1], instants[0])].append(interface)
     for start, group in groups.items():
         if start >= instants[-1]:
             continue

@@ -1,5 +1,6 @@
 """The readings of any window, with a neighbour on each side: out of the log, and out of the chunks."""
 
+import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -8,7 +9,7 @@ from datetime import date, timedelta
 from django.db.models import Max, Min, QuerySet
 
 from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
-from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms
+from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 
 Columns = dict[str, list[int]]
 
@@ -28,15 +29,21 @@ def readings(
     """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side."""
     names = columns_for(counters)
     logged = _logged(interfaces, start, end)  # before the sealed ones: what is sealed in between is in both
-    sealed = sealed_readings([interface.pk for interface in interfaces], start, end, counters)
+    newest = _newest_sealed([each for each in interfaces if _begins_after_sealed(each, start, logged[each.pk])])
     found = {}
-    for interface, of_log in logged.items():
+    for interface, reading in newest.items():
+        if _is_alone(reading, logged[interface]):
+            followed = [reading, *order(logged[interface])]
+            found[interface] = _window(_only(columns(followed), names), start, end)
+    sealed = sealed_readings([each.pk for each in interfaces if each.pk not in found], start, end, counters)
+    for interface, of_sealed in sealed.items():
+        of_log = logged[interface]
         if of_log:
             of_log_columns = columns(order(of_log))
-            both = _window(join(sealed[interface], of_log_columns, names=names), start, end)
+            both = _window(join(of_sealed, of_log_columns, names=names), start, end)
             found[interface] = with_earlier_boots(interface, both, start, names)
         else:
-            found[interface] = sealed[interface]
+            found[interface] = of_sealed
     return found
 
 
@@ -147,6 +154,35 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, 
                 later = of_server.filter(collected_at__gt=until).order_by("collected_at")
                 _add_nearest(found, unbound_after[server_id], later)
     return found
+
+
+def _begins_after_sealed(interface: Interface, start: int, logged: list[Reading]) -> bool:
+    """Tell whether all that a window from `start` shows is in the log, and follows what is sealed."""
+    if interface.sealed_until is None or from_ms(start) < interface.sealed_until:
+        return False
+    sealed_until = to_ms(interface.sealed_until)
+    return all(reading.at > sealed_until for reading in logged)
+
+
+def _newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
+    """Return the newest sealed reading of each interface, by its id; of one that has been sealed since, none."""
+    until = {interface.pk: interface.sealed_until for interface in interfaces}
+    days = {at.date() for at in until.values() if at is not None}
+    holding = Chunk.objects.filter(interface__in=until, start__in={*days, *map(week_of, days)}, count__gt=0).order_by()
+    lasts = holding.values_list("interface_id", "last_at", "last_reading")
+    return {interface: Reading(*json.loads(last)) for interface, at, last in lasts if last and at == until[interface]}
+
+
+def _is_alone(newest: Reading, logged: list[Reading]) -> bool:
+    """Tell whether the newest sealed reading is the one sealed reading that a later one may be a successor of.
+
+    It is, unless another boot was running then too: the predecessor of that one's next reading lies further back.
+    """
+    return all(of.boot == newest.boot or (of.boot != NO_BOOT and of.started > newest.at) for of in logged)
+
+
+def _only(readings: Columns, names: Sequence[str]) -> Columns:
+    return {name: readings[name] for name in names}
 
 
 def _missing(
