@@ -50,8 +50,11 @@ REFUSALS = {
     431: ("headers_too_large", "The headers are too large."),
     501: ("not_implemented", "This transfer encoding is not known."),
 }
-# A proxy on this machine says whether its client came by TLS; nobody else is believed.
-BELIEVED_PROXY = {"trusted_proxy": "127.0.0.1", "trusted_proxy_headers": {"x-forwarded-proto"}}
+# The proxy says who its client is and whether it came by TLS; nobody else is believed.
+BELIEVED_PROXY = {
+    "trusted_proxy": settings.TRUSTED_PROXY,
+    "trusted_proxy_headers": {"x-forwarded-proto", "x-forwarded-for"},
+}
 
 
 class AddressInUse(OSError):

@@ -1,5 +1,6 @@
 """Settings, from the environment and from `.env` beside manage.py. docs/settings.md lists every variable."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import environ
@@ -21,6 +22,7 @@ SECRET_KEY = env("HOMELAB_SECRET_KEY", default="") or secret.read_or_make(DATA_D
 DATABASE_POOL = env.int("HOMELAB_DATABASE_POOL", default=12)  # the eight threads that serve, the tick, and a few
 BIND = env("HOMELAB_BIND", default="127.0.0.1:8000")
 PUBLIC_URL = env("HOMELAB_PUBLIC_URL", default="").rstrip("/")
+TRUSTED_PROXY = env("HOMELAB_TRUSTED_PROXY", default="127.0.0.1")
 TIME_ZONE = env("HOMELAB_TIME_ZONE", default="UTC")
 DEBUG = env.bool("HOMELAB_DEBUG", default=False)
 RETENTION_READINGS_DAYS = env.int("HOMELAB_RETENTION_READINGS_DAYS", default=400)
@@ -49,6 +51,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "drf_standardized_errors",
     "csp",
+    "homelab.apps.SignInConfig",
 ]
 
 MIDDLEWARE = [
@@ -63,6 +66,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "axes.middleware.AxesMiddleware",
 ]
 
 ROOT_URLCONF = "homelab.urls"
@@ -134,6 +138,31 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 LOGIN_URL = "admin:login"
+PASSWORD_HASHERS = [
+    "servers.passwords.Argon2Hasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",  # of older hubs; Argon2 takes over when the person signs in
+]
+
+# Signing in: five wrong passwords for one user from one address, and both wait. They are counted in this process, the
+# only one that serves: on disk there is no trace of what was typed, and a full disk locks nobody out.
+
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AXES_HANDLER = "axes.handlers.cache.AxesCacheHandler"
+AXES_FAILURE_LIMIT = 5
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_CLIENT_IP_CALLABLE = "servers.signing_in.address"
+AXES_LOCKOUT_CALLABLE = "servers.signing_in.locked_out"
+AXES_SENSITIVE_PARAMETERS = ["username"]  # for the log: some type their password there
+AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False
+MIGRATION_MODULES = {"axes": None}  # what counts in the cache needs no tables
+CACHES = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "OPTIONS": {"MAX_ENTRIES": 10_000}},
+}
+SILENCED_SYSTEM_CHECKS = ["axes.W001"]  # "a cache of one process": there is one
 
 # API
 

@@ -15,7 +15,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_POST
 
 from metrics import pages
-from servers import adding
+from servers import adding, signing_in
 
 Fill = Callable[[HttpRequest, datetime], dict[str, Any]]
 
@@ -40,6 +40,11 @@ class HubSite(admin.AdminSite):
             path("add/<slug:prefix>/", self.admin_view(adding.arrived), name="arrived"),
             *super().get_urls(),
         ]
+
+    def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method == "POST" and signing_in.too_often(request):
+            return signing_in.locked_out(request)
+        return super().login(request, extra_context)
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> TemplateResponse:
         return self._page(request, "admin/index.html", "Overview", pages.overview)

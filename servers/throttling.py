@@ -49,6 +49,7 @@ class Buckets:
 
 reports = Buckets(PER_SECOND, BURST)
 failures = Buckets(PER_SECOND, BURST)
+sign_ins = Buckets(1 / 3, 20)  # of people, by address
 uses = Buckets(1 / 300, 1)  # how often the use of a key is written down
 
 
@@ -71,12 +72,20 @@ class ReportThrottle(BaseThrottle):
 def failed(request: Request) -> float:
     """Count a request without a valid key. Return in how many seconds its address may try again, 0 for at once.
 
-    The address is the peer's, a proxy's for all behind it: X-Forwarded-For is anyone's to write. Requests with a
-    valid key are never refused for the failures of their address.
+    The address is the peer's, or what a proxy that is believed says of its own. Requests with a valid key are never
+    refused for the failures of their address.
     """
-    return (
-        failures.take(_network(request.META.get("REMOTE_ADDR", "")), now=time.monotonic()) if settings.THROTTLE else 0
-    )
+    address = network(request.META.get("REMOTE_ADDR", ""))
+    return failures.take(address, now=time.monotonic()) if settings.THROTTLE else 0
+
+
+def network(address: str) -> str:
+    """Return the address, of IPv6 the /64: that is what one machine has."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return ""
+    return parsed.exploded[:19] if isinstance(parsed, IPv6Address) else address
 
 
 def _named(body: Any) -> set[str]:
@@ -85,12 +94,3 @@ def _named(body: Any) -> set[str]:
     items = items if isinstance(items, list) else [items]
     names = (item.get("server_id") for item in items if isinstance(item, dict))
     return {name for name in names if isinstance(name, str) and re.match(SERVER_ID, name)} or {""}
-
-
-def _network(address: str) -> str:
-    """Return the address, of IPv6 the /64: that is what one machine has."""
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return ""
-    return parsed.exploded[:19] if isinstance(parsed, IPv6Address) else address
