@@ -14,6 +14,7 @@ import pytest
 import requests
 
 from agent.homelab_agent import default_server_id
+from homelab import serve
 from homelab.tests.hub import ROOT, Hub, environment, wait_for
 
 PASSWORD = re.compile(r"Sign in as admin with the password (\S+)")
@@ -76,6 +77,17 @@ def test_what_is_secret_is_readable_by_its_owner_only(start, tmp_path: Path):
     start()
     for secret in (tmp_path / "secret-key", tmp_path / "agent" / "agent.env"):
         assert secret.stat().st_mode & 0o077 == 0
+
+
+def test_only_static_files_that_are_used_are_collected(tmp_path: Path, settings):
+    settings.STATIC_ROOT = tmp_path
+    serve._collect_static()
+    names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"homelab/theme.css", "drf_spectacular_sidecar/swagger-ui-dist/swagger-ui-bundle.js"} <= names
+    assert not [name for name in names if "redoc" in name or "rest_framework" in name]
+    kept = (tmp_path / "homelab" / "theme.css").stat().st_ctime_ns
+    serve._collect_static()
+    assert (tmp_path / "homelab" / "theme.css").stat().st_ctime_ns == kept
 
 
 def test_without_its_agent_it_serves_and_knows_no_server(start):
