@@ -14,11 +14,16 @@ PORTAL = b"<html><title>Welcome</title>Accept our terms to go online</html>"
 class Proxy:
     """Forwards requests, but for each waiting fault does that instead, first in, first out; `fired` tells which did.
 
+    `requests` are all that came, whole, and `answers` all that the hub gave, whether they were passed on or not.
+
     lose_ack   forward, wait until the hub has answered, then reset the connection
     cut_ack    forward, then pass on only half of the answer
     reset      reset the connection without forwarding
     portal     answer with a captive portal's page
     empty      answer 200 with nothing
+    busy       answer 503 with Retry-After: 2
+    redirect   answer `redirects` with `elsewhere` as the place to go
+    hold       wait for `go_on`, then forward
 
     Bodies above `largest_body` are always reset, as by a middlebox that dislikes them.
     """
@@ -27,6 +32,10 @@ class Proxy:
         self.upstream = upstream.removeprefix("http://").split(":")
         self.faults: deque[str] = deque()
         self.fired: list[str] = []
+        self.requests: list[bytes] = []
+        self.answers: list[bytes] = []
+        self.redirects, self.elsewhere = 302, ""
+        self.go_on = threading.Event()
         self.largest_body: int | None = None
         self.listener = socket.create_server(("127.0.0.1", 0))
 
@@ -50,6 +59,7 @@ class Proxy:
     def serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             while request := read_message(connection):
+                self.requests.append(request)
                 too_large = self.largest_body is not None and len(request) > self.largest_body
                 fault = "reset" if too_large else self.faults.popleft() if self.faults else ""
                 if fault:
@@ -60,7 +70,14 @@ class Proxy:
                     return connection.sendall(page(PORTAL))
                 if fault == "empty":
                     return connection.sendall(page(b""))
+                if fault == "busy":
+                    return connection.sendall(page(b"", 503, "Retry-After: 2"))
+                if fault == "redirect":
+                    return connection.sendall(page(b"", self.redirects, f"Location: {self.elsewhere}"))
+                if fault == "hold":
+                    self.go_on.wait(20)
                 answer = self.forward(request)
+                self.answers.append(answer)
                 if fault == "lose_ack":
                     return reset(connection)
                 if fault == "cut_ack":
@@ -92,9 +109,9 @@ def read_message(connection: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
-def page(body: bytes) -> bytes:
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
+def page(body: bytes, status: int = 200, *headers: str) -> bytes:
+    lines = ("Content-Type: text/html", f"Content-Length: {len(body)}", "Connection: close", *headers)
+    return "\r\n".join((f"HTTP/1.1 {status} -", *lines, "", "")).encode() + body
 
 
 def reset(connection: socket.socket) -> None:

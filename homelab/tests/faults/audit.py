@@ -72,9 +72,9 @@ class Auditor:
         stored = self.stored(machine)
         for times in stored.times.values():
             assert times == Counter(machine.attempted.keys())
-        started = started_of(machine, stored) if stored.at else 0
+        starts = starts_of(machine, stored)
         for name in machine.counters:
-            truth = oracle.steps_of([reading(machine, beat, name, started) for beat in machine.attempted.values()])
+            truth = oracle.steps_of([reading(machine, beat, name, starts) for beat in machine.attempted.values()])
             for step in steps if truth else ():
                 self._compare_series(machine, name, truth, step)
 
@@ -102,25 +102,28 @@ class Auditor:
         return json.loads(self.get(path, interface=name, **window))
 
 
-def reading(machine: Machine, beat: Beat, name: str, started: int) -> oracle.Reading:
-    uptime = round(beat.uptime * 1000)
+def reading(machine: Machine, beat: Beat, name: str, starts: dict[int, int]) -> oracle.Reading:
+    uptime, counters = round(beat.uptime * 1000), beat.counters[name]
     return oracle.Reading(
-        started + uptime, beat.counters[name], boot=1, uptime=uptime, interval=machine.interval * 1000, ifindex=2
+        starts[beat.boot] + uptime, counters, boot=beat.boot, uptime=uptime, interval=machine.interval * 1000, ifindex=2
     )
 
 
-def started_of(machine: Machine, stored: Stored) -> int:
-    """Return when the hub says that the boot began (ms); it must say the same of every beat, and be right."""
-    (started,) = {
-        at - round(machine.attempted[number].uptime * 1000) for number, instants in stored.at.items() for at in instants
-    }
-    assert abs(started - machine.started * 1000) < 5000
-    return started
+def starts_of(machine: Machine, stored: Stored) -> dict[int, int]:
+    """Return when the hub says that each boot began (ms); it must say the same of all its beats, and be right."""
+    starts: dict[int, int] = {}
+    for number, instants in stored.at.items():
+        beat, (at,) = machine.attempted[number], instants
+        started = at - round(beat.uptime * 1000)
+        assert starts.setdefault(beat.boot, started) == started
+    for boot, started in starts.items():
+        assert abs(started - machine.starts[boot - 1] * 1000) < 5000
+    return starts
 
 
 def instant_of(machine: Machine, beat: Beat) -> int:
     """Return when the beat was collected, by the machine's own clock (ms)."""
-    return round((machine.started + beat.uptime) * 1000)
+    return round((machine.starts[beat.boot - 1] + beat.uptime) * 1000)
 
 
 def milliseconds(text: str) -> int:

@@ -38,10 +38,11 @@ _numbers = count(1)
 
 
 class BreakableHub(Hub):
-    """A hub with a `shared` and a `read` key, as the machines and the auditor use them."""
+    """A hub with keys, as the machines, their agents and the auditor use them."""
 
     shared: str
     read: str
+    enrolment: str
 
     def sender(self, key: str | None = None) -> Sender:
         return Sender(self.address, key or self.shared)
@@ -91,6 +92,20 @@ class BreakableHub(Hub):
             self.manage(*arguments), cwd=ROOT, env=self.environment, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
+
+
+@contextmanager
+def new_hub(folder: Path, **variables: str) -> Iterator[BreakableHub]:
+    """Start a hub whose database is empty and its own, without keys. Whatever is left of it in the end is killed."""
+    database = _create() if ON_POSTGRESQL else None
+    hub = BreakableHub(folder, "--no-agent", **_variables(database), **variables)
+    try:
+        yield hub
+    finally:
+        if hub.process.poll() is None:
+            hub.kill()
+        if database:
+            drop(database)
 
 
 class Origin:

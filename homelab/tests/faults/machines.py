@@ -23,16 +23,20 @@ class Beat(NamedTuple):
     number: int
     uptime: float
     counters: dict[str, tuple[int, ...]]
+    boot: int = 1
 
 
 class Machine:
-    """One machine in one boot, which began at `started` (seconds since 1970); its clock is right."""
+    """A machine in one boot, which began at `started` (seconds since 1970); its clock is right.
+
+    `starts` has when each of its boots began, where there are more: beats name theirs, from 1 on.
+    """
 
     def __init__(
         self, server_id: str, *, started: float, interfaces: Iterable[str] = ("eth0", "wlan0"), interval: int = 60
     ) -> None:
         self.server_id = server_id
-        self.started = started
+        self.starts = [started]
         self.interval = interval
         self.chance = Random(server_id)
         self.counters = {name: [0] * len(COUNTERS) for name in interfaces}
@@ -40,14 +44,19 @@ class Machine:
         self.acknowledged: set[int] = set()
         self.outcomes: Counter[str] = Counter()
 
+    @property
+    def started(self) -> float:
+        return self.starts[-1]
+
     def collect(self, at: float) -> Beat:
         """Read the counters at an instant later than all before."""
-        number = len(self.attempted) + 1
-        for counters in self.counters.values():
+        number = next(reversed(self.attempted), 0) + 1
+        for row in self.counters.values():
             for place in range(len(COUNTERS)):
-                counters[place] += self.chance.randrange(10**6 if place < 2 else 10)
-            counters[2] = number
-        beat = Beat(number, round(at - self.started, 3), {name: tuple(row) for name, row in self.counters.items()})
+                row[place] += self.chance.randrange(10**6 if place < 2 else 10)
+            row[2] = number
+        counters = {name: tuple(row) for name, row in self.counters.items()}
+        beat = Beat(number, round(at - self.started, 3), counters, len(self.starts))
         self.attempted[number] = beat
         return beat
 
