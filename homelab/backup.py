@@ -29,8 +29,11 @@ class BackupError(Exception):
     """It was not done. The message says why, and what to do."""
 
 
-def backup(path: Path, *, overwrite: bool, out: TextIO) -> None:
-    """Write the database as it is now to `path`, while others go on writing. Raises BackupError."""
+def backup(path: Path, *, overwrite: bool, out: TextIO | None) -> None:
+    """Write the database as it is now to `path`, while others go on writing. Progress goes to `out`.
+
+    Raises BackupError.
+    """
     database = _database("pg_dump --format=custom")
     if path.exists() and not overwrite:
         raise BackupError(f"{path} exists. Name another file, or say --overwrite.")
@@ -65,6 +68,11 @@ def restore(path: Path, *, overwrite: bool, out: TextIO) -> None:
         except (OSError, sqlite3.Error) as error:
             raise BackupError(f"{path} was not restored: {error}.") from error
     call_command("migrate", verbosity=0, interactive=False)
+
+
+def suffix() -> str:
+    """Return how the names of this engine's backups end."""
+    return ".sqlite3" if connection.vendor == "sqlite" else ".dump"
 
 
 def serve_from_here() -> None:
@@ -114,11 +122,11 @@ def _drafted(path: Path) -> Iterator[Path]:
             draft.with_name(draft.name + suffix).unlink(missing_ok=True)
 
 
-def _copy(source: Path, draft: Path, what: str, out: TextIO) -> None:
+def _copy(source: Path, draft: Path, what: str, out: TextIO | None) -> None:
     with (
         closing(_read(source)) as reader,
         closing(sqlite3.connect(draft, isolation_level=None)) as writer,
-        tqdm(desc=what, file=out, unit="page") as bar,
+        tqdm(desc=what, file=out, unit="page", disable=out is None) as bar,
     ):
 
         def step(status: int, remaining: int, total: int) -> None:

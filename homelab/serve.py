@@ -33,6 +33,7 @@ from waitress.task import ErrorTask
 from agent.homelab_agent import default_server_id
 from homelab.errors import body_of
 from homelab.middleware import request_id
+from homelab.nightly import nightly
 from homelab.sqlite3.base import close_all
 from metrics import seal
 from servers.models import ApiKey, KeyKind, Server
@@ -120,6 +121,8 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
     _allow_files()
     stop = threading.Event()
     jobs = [_every(EVERY_SECONDS, _tick, stop)] if with_tick else []
+    if with_tick:  # in a thread of its own: a slow disk stops no sealing; and nobody waits for it at the end
+        _every(EVERY_SECONDS, _back_up, stop)
     if with_agent:
         jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
     gc.collect()
@@ -153,6 +156,15 @@ def _tick(stop: threading.Event) -> None:
     except Exception:
         # The next tick does what this one could not; the hub goes on serving.
         logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")
+    finally:
+        connections.close_all()
+
+
+def _back_up(stop: threading.Event) -> None:
+    try:
+        nightly(now=timezone.now())
+    except Exception:
+        logger.exception("The nightly backup failed.")
     finally:
         connections.close_all()
 

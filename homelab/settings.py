@@ -25,6 +25,8 @@ PUBLIC_URL = env("HOMELAB_PUBLIC_URL", default="").rstrip("/")
 TRUSTED_PROXY = env("HOMELAB_TRUSTED_PROXY", default="127.0.0.1")
 TIME_ZONE = env("HOMELAB_TIME_ZONE", default="UTC")
 DEBUG = env.bool("HOMELAB_DEBUG", default=False)
+BACKUP_DIR = Path(env("HOMELAB_BACKUP_DIR")).absolute() if env("HOMELAB_BACKUP_DIR", default="") else None
+BACKUP_KEEP = env.int("HOMELAB_BACKUP_KEEP", default=7)
 RETENTION_READINGS_DAYS = env.int("HOMELAB_RETENTION_READINGS_DAYS", default=400)
 RETENTION_EVENTS_DAYS = env.int("HOMELAB_RETENTION_EVENTS_DAYS", default=400)
 RETENTION_HOURS_DAYS = env.int("HOMELAB_RETENTION_HOURS_DAYS", default=0)  # 0: for ever

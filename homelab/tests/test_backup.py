@@ -1,5 +1,7 @@
 """The restore drill: a backup of a hub at work, in an empty folder and in the place of what came after it."""
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +16,11 @@ import requests
 from django.db import connection
 
 from homelab.tests.hub import ROOT, Hub, environment, wait_for
+from homelab.tests.test_nightly import at_night
 
 pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL has pg_dump")
 
+KILLS = int(os.environ.get("BACKUP_KILLS", "3"))
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 WINDOW = f"start={TODAY - timedelta(days=3):%FT%TZ}&end={TODAY + timedelta(days=1):%FT%TZ}&tz=UTC"
 
@@ -74,9 +78,9 @@ def hubs() -> Iterator[list[Hub]]:
             hub.stop()
 
 
-def answers(hub: Hub, server: str) -> list[str]:
+def answers(hub: Hub, key: str, server: str) -> list[str]:
     """Return the usage and every reading of a server."""
-    headers = {"Authorization": f"Bearer {hub.createkey('read')}"}
+    headers = {"Authorization": f"Bearer {key}"}
     calls = f"usage?by=interface&period=day&server={server}&{WINDOW}", f"export?server={server}&format=csv&{WINDOW}"
     found = [hub.get(f"/api/v1/metrics/{call}", **headers) for call in calls]
     assert [answer.status_code for answer in found] == [200, 200], [answer.text for answer in found]
@@ -92,8 +96,12 @@ def demo_server(data: Path) -> str:
 def test_what_was_acknowledged_before_a_backup_is_in_it_and_the_history_is_the_same(
     filled: Path, tmp_path: Path, hubs: list[Hub]
 ):
-    hub = Hub(filled, "--no-agent", HOMELAB_THROTTLE="off")
+    nights = tmp_path / "nights"
+    nights.mkdir()
+    variables = {"HOMELAB_BACKUP_DIR": str(nights), "HOMELAB_TIME_ZONE": at_night()}
+    hub = Hub(filled, "--no-agent", HOMELAB_THROTTLE="off", **variables)
     hubs.append(hub)
+    key = hub.createkey("read")
     agent = Agent(hub)
     agent.start()
     assert wait_for(lambda: agent.acknowledged >= 20, seconds=20)
@@ -102,15 +110,16 @@ def test_what_was_acknowledged_before_a_backup_is_in_it_and_the_history_is_the_s
     during = agent.acknowledged + 1  # one may be stored and its ack under way
     agent.stopped.set()
     agent.join()
-    then = answers(hub, demo_server(filled))
+    then = answers(hub, key, demo_server(filled))
+    assert wait_for(lambda: list(nights.glob("homelab-*.sqlite3")), seconds=20), hub.said()
 
     other = tmp_path / "other"
-    other.mkdir()
+    shutil.copytree(filled / "static", other / "static")  # which takes long to collect
     assert manage(other, "restore", str(tmp_path / "saved")).returncode == 0
     restored = Hub(other, "--no-agent")
     hubs.append(restored)
-    assert answers(restored, demo_server(other)) == then
-    readings = answers(restored, "pi")[1].count("\n") - 1
+    assert answers(restored, key, demo_server(other)) == then
+    readings = answers(restored, key, "pi")[1].count("\n") - 1
     assert 20 <= before <= readings <= during
 
 
@@ -152,7 +161,7 @@ def test_a_damaged_backup_is_refused(saved: Path, tmp_path: Path):
 
 def test_a_backup_that_is_killed_leaves_no_file_of_its_name(filled: Path, tmp_path: Path):
     killed = 0
-    for round_ in range(8):
+    for round_ in range(KILLS):
         path = tmp_path / f"saved-{round_}"
         process = subprocess.Popen(
             [sys.executable, "manage.py", "backup", str(path)],
@@ -160,7 +169,7 @@ def test_a_backup_that_is_killed_leaves_no_file_of_its_name(filled: Path, tmp_pa
         )  # fmt: skip
         draft = path.with_name(path.name + ".part")
         assert wait_for(lambda: draft.exists() or process.poll() is not None, seconds=20)  # noqa: B023
-        time.sleep(0.002 * round_)
+        time.sleep(0.02 * round_ / KILLS)
         process.kill()
         killed += process.wait() == -9
         if path.exists():
