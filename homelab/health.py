@@ -14,10 +14,12 @@ from rest_framework.views import APIView
 
 from homelab.errors import condition
 from homelab.models import Probe
+from homelab.sqlite3 import ballast
 from servers.transactions import retried
 
 OK = "ok"
 BUSY = "busy"
+FULL = "full"
 EVERY_SECONDS = 5.0  # however many ask
 WAIT_SECONDS = 2.0
 
@@ -49,7 +51,7 @@ def _probe() -> str:
         _write()
     except DatabaseError as error:
         return condition(error)
-    return OK
+    return FULL if ballast.is_full() else OK
 
 
 @retried

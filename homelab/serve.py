@@ -34,8 +34,9 @@ from agent.homelab_agent import default_server_id
 from homelab.errors import body_of
 from homelab.middleware import request_id
 from homelab.nightly import nightly
+from homelab.sqlite3 import ballast
 from homelab.sqlite3.base import close_all
-from metrics import seal
+from homelab.tick import tick
 from servers.models import ApiKey, KeyKind, Server
 
 logger = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ def set_up(out: TextIO) -> None:
     """Bring the database, the static files and the first admin up to date; quick when they are. Raises Unfit."""
     _check_machine(out)
     call_command("migrate", verbosity=0, interactive=False)
+    ballast.keep()
     _collect_static()
     _make_first_admin(out)
 
@@ -152,7 +154,8 @@ def _allow_files() -> None:
 
 def _tick(stop: threading.Event) -> None:
     try:
-        seal.tick(now=timezone.now())
+        tick(now=timezone.now())
+        ballast.keep()
     except Exception:
         # The next tick does what this one could not; the hub goes on serving.
         logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")

@@ -9,6 +9,7 @@ here the two never meet.
 """
 
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -19,9 +20,13 @@ from weakref import WeakSet
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
 
+from homelab.sqlite3 import ballast
 from homelab.sqlite3.gate import Turn
 
 CLOSE_SECONDS = 1.0
+ANY_PAGES = 2**32 - 2
+SHORT_LOG_BYTES = 2**20
+SHORT_LOG_MILLISECONDS = 500  # that readers of an older state may hold up whoever shortens the log
 # All else may write, or move the log into the database. A pragma that is wrongly taken for a write only waits.
 READS = re.compile(
     r"\s*(SELECT|VALUES|EXPLAIN|PRAGMA\s+(?![\w.]*(checkpoint|journal|vacuum|optimize|version|application_id)))\b",
@@ -41,10 +46,12 @@ def close_all() -> None:
 
 class DatabaseWrapper(base.DatabaseWrapper):
     _turn: Turn | None = None
+    _most_pages = ANY_PAGES
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the database. Whoever opens one that is still empty writes its first page."""
         _opened.add(self)
+        self._most_pages = ANY_PAGES
         path = Path(conn_params["database"])
         if self.is_in_memory_db() or (path.exists() and path.stat().st_size):
             return super().get_new_connection(conn_params)
@@ -64,7 +71,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
         """Hold the turn while the block runs, and on until the transaction that it opens is over."""
         self._take_turn(float(self.settings_dict["OPTIONS"].get("timeout", 5)))
         try:
+            self._spare_room()
             yield
+        except sqlite3.OperationalError as error:
+            self._note_full(error)
+            raise
         finally:
             if not self.connection.in_transaction:
                 self._leave()
@@ -72,6 +83,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _commit(self) -> None:
         try:
             super()._commit()  # type: ignore[misc]
+        except OperationalError as error:
+            self._note_full(error.__cause__)
+            raise
         finally:
             if not self.connection.in_transaction:
                 self._leave()
@@ -93,6 +107,37 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _take_turn(self, timeout: float) -> None:
         if self._turn is None and not self.is_in_memory_db():
             self._turn = Turn(str(self.settings_dict["NAME"]), timeout)
+
+    def _note_full(self, error: BaseException | None) -> None:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and not self.is_in_memory_db():
+            ballast.give_up(str(self.settings_dict["NAME"]))
+
+    def _spare_room(self) -> None:
+        """Before a transaction, while the ballast is given up: keep the log short, and the database as large as it is.
+
+        Where there is room again, the ballast is made again.
+        """
+        if self.connection.in_transaction:
+            return
+        database = str(self.settings_dict["NAME"])
+        is_full = ballast.is_given_up(database) and not ballast.reserve(database)
+        if is_full:
+            self._shorten_log(Path(f"{database}-wal"))
+        if is_full or self._most_pages != ANY_PAGES:
+            # A number that is smaller than the pages it has means: no more than these.
+            self._most_pages = ANY_PAGES if ballast.may_grow.get() or not is_full else 1
+            self.connection.execute(f"PRAGMA max_page_count={self._most_pages}").fetchall()
+
+    def _shorten_log(self, log: Path) -> None:
+        if not log.exists() or log.stat().st_size < SHORT_LOG_BYTES:
+            return
+        waits = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        self.connection.execute(f"PRAGMA busy_timeout={SHORT_LOG_MILLISECONDS}").fetchall()
+        try:
+            with suppress(sqlite3.OperationalError):
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout={waits}").fetchall()
 
     def _leave(self) -> None:
         turn, self._turn = self._turn, None

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 
 class Hub:
-    """`variables` are its environment's; without DATABASE_URL among them it is on SQLite, in its data folder."""
+    """`variables` are its environment's; without DATABASE_URL among them it is on SQLite, in its data folder.
+
+    `inside` is a command under which all of its commands run, such as nsenter.
+    """
+
+    inside: Sequence[str] = ()
 
     def __init__(self, data: Path, *arguments: str, **variables: str) -> None:
         with socket.socket() as free:
@@ -44,7 +49,7 @@ class Hub:
         return time.monotonic() - began
 
     def manage(self, *arguments: str) -> list[str]:
-        return [sys.executable, "manage.py", *arguments]
+        return [*self.inside, sys.executable, "manage.py", *arguments]
 
     def said(self) -> str:
         return self.output.read_text()

@@ -4,7 +4,7 @@ from django.core.management.base import BaseCommand
 from django.utils import timezone
 
 from homelab.nightly import nightly
-from metrics import seal
+from homelab.tick import tick
 
 
 class Command(BaseCommand):
@@ -12,7 +12,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         now = timezone.now()
-        done = seal.tick(now=now)
+        done = tick(now=now)
         if any(done.values()):
             self.stdout.write(", ".join(f"{count} {what}" for what, count in done.items()))
         if saved := nightly(now=now):

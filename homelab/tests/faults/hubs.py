@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+import requests
 
 from homelab.tests.faults.audit import Auditor
 from homelab.tests.faults.machines import Machine, Sender, drain
@@ -43,12 +44,23 @@ class BreakableHub(Hub):
     shared: str
     read: str
     enrolment: str
+    password: str  # of its admin
 
     def sender(self, key: str | None = None) -> Sender:
         return Sender(self.address, key or self.shared)
 
     def auditor(self) -> Auditor:
         return Auditor(self.address, self.read)
+
+    def sign_in(self) -> requests.Session:
+        """Return what a person browses the admin with."""
+        session = requests.Session()
+        url = f"http://{self.address}/admin/login/"
+        session.get(url, timeout=10)
+        form = {"username": "admin", "password": self.password, "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+        answer = session.post(url, {**form, "next": "/admin/"}, timeout=10, allow_redirects=False)
+        assert answer.status_code == 302, answer.text
+        return session
 
     def drain(self, machines: Iterable[Machine]) -> None:
         drain(self.address, self.shared, machines)
@@ -116,15 +128,17 @@ class Origin:
         self.database = _create() if ON_POSTGRESQL else None
         hub = BreakableHub(folder, "--no-agent", **_variables(self.database))
         self.shared, self.read = (hub.createkey(kind) for kind in ("shared", "read"))
+        self.password = hub.said().partition("the password ")[2].split()[0]
         assert hub.stop()[0] == 0, hub.said()
 
     @contextmanager
-    def copy(self, folder: Path, **variables: str) -> Iterator[BreakableHub]:
+    def copy(self, folder: Path, of_hub: type[BreakableHub] = BreakableHub, **variables: str) -> Iterator[BreakableHub]:
         """Start a copy. Whatever is left of it in the end is killed."""
-        shutil.copytree(self.folder, folder)
+        if not folder.exists():
+            shutil.copytree(self.folder, folder)
         database = _create(self.database) if self.database else None
-        hub = BreakableHub(folder, "--no-agent", **{"HOMELAB_THROTTLE": "off", **_variables(database), **variables})
-        hub.shared, hub.read = self.shared, self.read
+        hub = of_hub(folder, "--no-agent", **{"HOMELAB_THROTTLE": "off", **_variables(database), **variables})
+        hub.shared, hub.read, hub.password = self.shared, self.read, self.password
         try:
             yield hub
         finally:
