@@ -255,7 +255,8 @@ def _line(report: Report, boot: Boot, uptime_ms: int, newest: dict[str, int], no
         if abs(now_ms - sent_ms - line.start) > CLOCK_TOLERANCE_MS:
             known = _newest_uptime(boot, newest, sent_ms)
             # A machine rolled back within its boot has been up for longer before than it is now.
-            line = line.moved(now_ms - sent_ms, after=known) if known <= sent_ms else Line(now_ms - sent_ms)
+            start = now_ms - sent_ms
+            line = line.moved(start, after=known, sent=sent_ms) if known <= sent_ms else Line(start)
         return line, True
     longest = now_ms - to_ms(_oldest(now))
     if not boot.spoke_live and FUTURE_TOLERANCE_MS < line.at(uptime_ms) - now_ms <= longest:

@@ -6,6 +6,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 SLOW = 10  # time that was ahead is given back by a tenth, so that rates are hardly off meanwhile
+AHEAD = 30_000  # of now: further than this is too far for what was read just now
 BENDS = 500  # kept; behind them only a reading could lie that is very late indeed
 
 
@@ -31,14 +32,21 @@ class Line(NamedTuple):
         last_uptime, last_at = self.bends[index - 1]
         return last_at + (next_at - last_at) * (uptime - last_uptime) // (next_uptime - last_uptime)
 
-    def moved(self, start: int, *, after: int) -> "Line":
-        """Return the line that leads to another `start` for uptimes above `after`.
+    def moved(self, start: int, *, after: int, sent: int) -> "Line":
+        """Return the line that leads to another `start` for uptimes above `after`; `sent` is the uptime by now.
 
-        A later one is taken at once. An earlier one is approached: a tenth of the time is left out until it is reached.
+        A later start is taken at once. An earlier one is approached, a tenth of the time left out until it is reached;
+        where that would be far in the future, and there is room before now, it is taken at once, too.
         """
-        ahead = self.at(after) - (start + after)
-        joined = after + (SLOW * ahead if ahead > 0 else 1)
-        return self._bent(after, joined, start + joined)
+        at, now = self.at(after), start + sent
+        ahead = at - (start + after)
+        if ahead <= 0:
+            return self._bent(after, after + 1, start + after + 1)
+        joined = after + SLOW * ahead
+        slowed = self._bent(after, joined, start + joined)
+        if after < sent and at <= now < slowed.at(sent) - AHEAD:
+            return self._bent(after, sent, max(now, at + 1))
+        return slowed
 
     def squeezed(self, into: int, *, after: int, longest: int) -> "Line":
         """Return the line that has room for uptimes up to `longest` above `after` in `into` milliseconds."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from metrics import memory
 from metrics.increases import increases
-from metrics.ingest import Outcome, Receipt, Report, TooNew, ingest_batch
+from metrics.ingest import Outcome, Receipt, Report, ingest_batch
 from metrics.models import Heartbeat, Interface, from_ms, to_ms
 from metrics.placement import Line
 from metrics.seal import tick
@@ -29,16 +29,21 @@ def test_without_bends_an_instant_is_start_and_uptime():
 
 
 def test_a_later_start_holds_at_once_and_for_what_comes_after():
-    line = Line(0).moved(HOUR, after=10 * MINUTE)
+    line = Line(0).moved(HOUR, after=10 * MINUTE, sent=11 * MINUTE)
     assert [line.at(minute * MINUTE) // MINUTE for minute in (0, 10, 11, 600)] == [0, 10, 71, 660]
 
 
 def test_an_earlier_start_is_approached_and_never_gone_back_to():
-    line = Line(0).moved(-MINUTE, after=10 * MINUTE)
+    line = Line(0).moved(-MINUTE, after=10 * MINUTE, sent=10 * MINUTE)
     instants = [line.at(minute * MINUTE) for minute in range(25)]
     assert instants[:11] == [minute * MINUTE for minute in range(11)]
     assert {after - before for before, after in pairwise(instants[10:21])} == {54_000}
     assert instants[20:] == [(minute - 1) * MINUTE for minute in range(20, 25)]
+
+
+def test_an_earlier_start_is_taken_at_once_where_there_is_room_before_now():
+    line = Line(0).moved(-59_000, after=10 * MINUTE, sent=11 * MINUTE)  # one minute of uptime in a second
+    assert [line.at(minute * MINUTE) - 10 * MINUTE for minute in (9, 10, 11, 12)] == [-MINUTE, 0, 1000, 61_000]
 
 
 def test_what_is_squeezed_has_room():
@@ -47,15 +52,19 @@ def test_what_is_squeezed_has_room():
 
 
 UPTIMES = st.integers(0, 40 * DAY)
-MOVES = st.lists(st.tuples(UPTIMES, st.integers(-2 * DAY, 2 * DAY), st.booleans()), max_size=6)
+MOVES = st.lists(st.tuples(UPTIMES, st.integers(-2 * DAY, 2 * DAY), st.integers(0, 2 * DAY), st.booleans()), max_size=6)
 
 
 @given(MOVES, st.lists(UPTIMES.map(lambda uptime: uptime // 20 * 20), unique=True, min_size=2))
 def test_of_two_uptimes_the_higher_is_the_later_however_often_the_start_moves(moves, uptimes):
     line = Line(0)
-    for after, start, is_squeezed in moves:
+    for after, start, more, is_squeezed in moves:
         before = line
-        line = line.squeezed(DAY, after=after, longest=20 * DAY) if is_squeezed else line.moved(start, after=after)
+        line = (
+            line.squeezed(DAY, after=after, longest=20 * DAY)
+            if is_squeezed
+            else line.moved(start, after=after, sent=after + more)
+        )
         assert all(abs(line.at(uptime) - before.at(uptime)) <= 1 for uptime in uptimes if uptime <= after)  # rounded
     uptimes.sort()
     assert all(line.at(lower) < line.at(higher) for lower, higher in pairwise(uptimes))
@@ -159,15 +168,15 @@ def test_a_boot_that_is_ahead_of_a_clock_set_back_is_not_refused(db: None):
     assert counted() == (1000, 0)
 
 
-def test_an_uptime_of_years_is_refused(db: None):
+def test_an_uptime_that_cannot_be_is_forgotten_with_the_next(db: None):
     machine = Machine()
-    machine.read(MINUTE, 1000)
-    machine.send()
-    machine.spool = [(machine.up + 400 * DAY, 2000)]
-    machine.up += 400 * DAY
-    machine.began_at -= 400 * DAY
-    assert machine.send() == [TooNew.__name__]
-    assert not Boot.objects.get().bends
+    for up in (0, 400 * DAY, MINUTE):
+        machine.up = 1000 * MINUTE + up
+        machine.began_at = NOON + min(up, MINUTE) - machine.up
+        machine.read(0, 1000)
+        machine.send()
+    assert to_ms(Boot.objects.get().started_at) == machine.began_at
+    assert counted() == (2000, 0)
 
 
 def test_a_new_boot_is_shown_though_the_one_before_is_ahead_of_a_clock_set_back(db: None):
