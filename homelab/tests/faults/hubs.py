@@ -90,6 +90,10 @@ class BreakableHub(Hub):
         """Return how many heartbeats are not sealed."""
         return self.rows("SELECT count(*) FROM metrics_heartbeat")[0][0]
 
+    def stored(self) -> dict[str, int]:
+        """Return how many heartbeats of each server it has ever stored, sealed ones too."""
+        return dict(self.rows("SELECT server_id, revision FROM servers_snapshot"))
+
     def make_agent_keys(self, server_ids: Sequence[str]) -> list[str]:
         """Make servers, and a key for each."""
         printed = subprocess.check_output(
