@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import DatabaseError, DataError, InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from drf_standardized_errors.formatter import ExceptionFormatter
@@ -17,6 +17,7 @@ from rest_framework.exceptions import APIException, NotFound, ParseError
 from rest_framework.response import Response
 
 from homelab.middleware import request_id
+from metrics.codec import CodecError
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,12 @@ class DiskFull(APIException):
     wait = 60
 
 
+class Damaged(APIException):
+    status_code = status.HTTP_500_INTERNAL_SERVER_ERROR
+    default_code = "damaged"
+    default_detail = "The hub's database is damaged; a backup must be restored."
+
+
 class TooLarge(APIException):
     status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
     default_code = "too_large"
@@ -46,6 +53,8 @@ SQLITE_CONDITIONS = {
     sqlite3.SQLITE_LOCKED: "busy",
     sqlite3.SQLITE_FULL: "full",
     sqlite3.SQLITE_READONLY: "readonly",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
 }
 POSTGRESQL_CONDITIONS = {
     "40001": "busy",  # serialization_failure
@@ -55,6 +64,8 @@ POSTGRESQL_CONDITIONS = {
     "57014": "busy",  # query_canceled: it took longer than it may
     "53100": "full",  # disk_full
     "25006": "readonly",  # read_only_sql_transaction
+    "XX001": "damaged",  # data_corrupted
+    "XX002": "damaged",  # index_corrupted
 }
 
 
@@ -62,7 +73,7 @@ TOO_LONG = "22001"  # string_data_right_truncation: Citus says it of a text that
 
 
 def condition(error: Exception) -> str:
-    """Return one word for why the database refused: `busy`, `full`, `readonly`, or else `failing`."""
+    """Return one word for why the database refused: `busy`, `full`, `readonly`, `damaged`, or else `failing`."""
     cause = error.__cause__
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
@@ -70,8 +81,15 @@ def condition(error: Exception) -> str:
     return POSTGRESQL_CONDITIONS.get(getattr(cause, "sqlstate", None) or "", "failing")
 
 
+def is_damage(error: object) -> bool:
+    """Tell whether something stored is not what was stored: what the codec says, or the database."""
+    return isinstance(error, CodecError) or (isinstance(error, DatabaseError) and condition(error) == "damaged")
+
+
 class ErrorHandler(ExceptionHandler):
     def convert_known_exceptions(self, exc: Exception) -> Exception:
+        if is_damage(exc):
+            return Damaged(str(exc) if isinstance(exc, CodecError) else None)
         if isinstance(exc, (OperationalError, InterfaceError)):
             return DiskFull() if condition(exc) == "full" else Unavailable()
         if isinstance(exc, DataError) and getattr(exc.__cause__, "sqlstate", "") == TOO_LONG:
@@ -84,7 +102,7 @@ class ErrorHandler(ExceptionHandler):
 
     def report_exception(self, exc: APIException, response: Response) -> None:
         """Log a database that does not answer in one line: where it was asked says nothing about why."""
-        if isinstance(exc, (Unavailable, DiskFull)):
+        if isinstance(exc, (Unavailable, DiskFull, Damaged)):
             logger.warning("Answered %s: %s", exc.status_code, str(self.exc).partition("\n")[0])
         else:
             super().report_exception(exc, response)
@@ -114,7 +132,10 @@ def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    if isinstance(sys.exc_info()[1], (OperationalError, InterfaceError)):
+    error = sys.exc_info()[1]
+    if is_damage(error):
+        return _damaged(request, str(error))
+    if isinstance(error, (OperationalError, InterfaceError)):
         return _unavailable(request)
     if _is_api(request):
         return _answer(500, "server_error", "error", "The hub failed; its log has this request's id.")
@@ -131,6 +152,14 @@ def _unavailable(request: HttpRequest) -> HttpResponse:
     )
     answer["Retry-After"] = str(Unavailable.wait)
     return answer
+
+
+def _damaged(request: HttpRequest, text: str) -> HttpResponse:
+    """Name what is damaged to who asked for a page, which only those do who may see it."""
+    logger.error("Answered 500: %s", text)
+    if _is_api(request):
+        return _answer(500, "server_error", Damaged.default_code, text)
+    return HttpResponse(text, status=500, content_type="text/plain; charset=utf-8")
 
 
 def _is_api(request: HttpRequest) -> bool:

@@ -14,12 +14,13 @@ from rest_framework.views import APIView
 
 from homelab.errors import condition
 from homelab.models import Probe
-from homelab.sqlite3 import ballast
+from homelab.sqlite3 import ballast, damage
 from servers.transactions import retried
 
 OK = "ok"
 BUSY = "busy"
 FULL = "full"
+DAMAGED = "damaged"
 EVERY_SECONDS = 5.0  # however many ask
 WAIT_SECONDS = 2.0
 
@@ -28,7 +29,10 @@ _known = (OK, float("-inf"))  # what was found last, and when
 
 
 def condition_of_database() -> str:
-    """Return `ok`, or a word for what is wrong: `busy`, `full`, `readonly`, `failing`. Known for five seconds."""
+    """Return `ok`, or a word for what is wrong: `busy`, `full`, `readonly`, `damaged`, `failing`.
+
+    Known for five seconds.
+    """
     global _known
     if not _lock.acquire(timeout=WAIT_SECONDS):
         return BUSY  # another request waits for the database already
@@ -51,7 +55,7 @@ def _probe() -> str:
         _write()
     except DatabaseError as error:
         return condition(error)
-    return FULL if ballast.is_full() else OK
+    return DAMAGED if damage.is_known() else FULL if ballast.is_full() else OK
 
 
 @retried
@@ -60,7 +64,7 @@ def _write() -> None:
 
 
 class HealthSerializer(serializers.Serializer[Any]):
-    status = serializers.CharField(help_text="ok, or what is wrong: busy, full, readonly, failing")
+    status = serializers.CharField(help_text="ok, or what is wrong: busy, full, readonly, damaged, failing")
 
 
 class HealthView(APIView):

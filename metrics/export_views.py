@@ -78,7 +78,12 @@ class _Placed:
         if not _places.acquire(blocking=False):
             raise Throttled(wait=30, detail=f"{MOST_AT_ONCE} exports are running.")
         self.is_open = True
-        self.chunks = chunks
+        try:
+            first = list(islice(chunks, 1))  # what fails at once is an error, not a stream that is cut off
+        except BaseException:
+            self.close()
+            raise
+        self.chunks = chain(first, chunks)
 
     def __iter__(self) -> Iterator[str]:
         return self.chunks

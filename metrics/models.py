@@ -3,6 +3,8 @@
 import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zlib import crc32
 
 from django.db import models
 from django.db.models import F, Q
@@ -17,6 +19,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = EPOCH.date()
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+CHECKSUM_LENGTH = 8  # of the log's readings, in hexadecimal
 
 
 def to_ms(instant: datetime) -> int:
@@ -139,7 +142,8 @@ class Heartbeat(models.Model):
     received_at = models.DateTimeField()
     interval_ms = models.BigIntegerField()
     readings = models.TextField(
-        blank=True, help_text="JSON: [[name, link, ifindex, speed, counters...]...]; empty when none were reported."
+        blank=True,
+        help_text="JSON: [[name, link, ifindex, speed, counters...]...]; empty when none were reported.",
     )
 
     objects = HeartbeatQuerySet.as_manager()
@@ -153,19 +157,31 @@ class Heartbeat(models.Model):
 
     @staticmethod
     def pack(readings: dict[str, Reading]) -> str:
-        """Return what `unpack` reads: the readings by interface name, without what they share."""
+        """Return what `unpack` reads: the readings by interface name, without what they share, and a CRC-32."""
         rows = [
             [name, reading.link, reading.ifindex, reading.speed, *reading.counters]
             for name, reading in readings.items()
         ]
-        return json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
+        return f"{text}{crc32(text.encode()):08x}"
 
     def unpack(self) -> Iterator[tuple[str, Reading]]:
-        """Yield each interface's name and its reading."""
+        """Yield each interface's name and its reading. Raises CodecError, naming the heartbeat, where it is damaged."""
         at = to_ms(self.collected_at)
         started = at - self.uptime_ms if self.boot_number != NO_BOOT else 0
-        for name, *values in json.loads(self.readings or "[]"):
+        for name, *values in self._rows():
             yield name, Reading(at, self.boot_number, started, self.interval_ms, *values)
+
+    def _rows(self) -> list[list[Any]]:
+        text = self.readings or "[]"
+        try:
+            if not text.endswith("]"):  # as those do that were stored before they had a checksum
+                text, checksum = text[:-CHECKSUM_LENGTH], text[-CHECKSUM_LENGTH:]
+                if checksum != f"{crc32(text.encode()):08x}":
+                    raise codec.CodecError("the checksum is wrong")
+            return json.loads(text)
+        except ValueError as error:
+            raise codec.CodecError(f"The heartbeat of {self} is damaged: {error}.") from error
 
 
 HOUR_COLUMNS = (*COUNTERS, *TOTALS, *PEAKS, "marks")
@@ -277,7 +293,7 @@ class Chunk(models.Model):
         try:
             columns = codec.unpack(bytes(data), {names.index(name) for name in wanted})
         except codec.CodecError as error:
-            raise codec.CodecError(f"The chunk of interface {self.interface_id} from {self.start}: {error}") from error
+            raise codec.CodecError(f"The chunk of {self.interface} from {self.start}: {error}") from error
         return {name: column for name, column in zip(names, columns, strict=True) if column is not None}
 
 

@@ -4,8 +4,9 @@ Every step is one short transaction that recomputes and replaces, under the lock
 run twice, run by two at once, or killed anywhere and run again, it leaves the same chunks.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, QuerySet
 
+from metrics.codec import CodecError
 from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
 from metrics.models import (
     DAY_MS,
@@ -31,15 +33,21 @@ from metrics.readings import Columns, sealed_readings
 from servers.models import Snapshot
 from servers.transactions import retried
 
+logger = logging.getLogger(__name__)
+
 MERGE_AFTER = timedelta(days=2)  # a week is merged when it has been over for this long
 BATCH = 200
 AT_ONCE = 1_000_000  # characters of the log: others wait for a transaction, and it needs its room on the disk twice
 
 
 def tick(*, now: datetime) -> dict[str, int]:
-    """Seal, merge and prune all that is due at `now`. Return how many rows each did."""
+    """Seal, merge and prune all that is due at `now`. Return how many rows each did.
+
+    Where something stored is damaged, it says so in the log, and goes on with the other servers.
+    """
     due = Heartbeat.objects.filter(collected_at__lt=_horizon(now)).order_by("server_id")
-    sealed = sum(seal(server_id, now=now) for server_id in due.values_list("server_id", flat=True).distinct())
+    servers = due.values_list("server_id", flat=True).distinct()
+    sealed = sum(_unless_damaged(seal, server_id, now=now) for server_id in servers)
     return {"sealed": sealed, "merged": merge(now=now), "pruned": prune(now=now)}
 
 
@@ -54,12 +62,23 @@ def seal(server_id: str, *, now: datetime) -> int:
 def merge(*, now: datetime) -> int:
     """Join the day chunks of weeks that are over. Return how many day chunks became part of a week."""
     over = week_of((now - MERGE_AFTER).date())
-    days = Chunk.objects.filter(days=1, start__lt=over).order_by("start")
-    merged = 0
-    while due := days.values_list("interface__server_id", "interface_id", "start")[:BATCH]:
-        for server_id, interface, week in sorted({(server, of, week_of(start)) for server, of, start in due}):
-            merged += _merge_a_week(server_id, interface, week)
+    days = Chunk.objects.filter(days=1, start__lt=over).order_by("start", "interface")
+    merged = damaged = 0
+    while due := list(days.values_list("interface__server_id", "interface_id", "start")[damaged : damaged + BATCH]):
+        weeks = Counter((server_id, interface, week_of(start)) for server_id, interface, start in due)
+        for week in sorted(weeks):
+            joined = _unless_damaged(_merge_a_week, *week)
+            merged += joined
+            damaged += 0 if joined else weeks[week]
     return merged
+
+
+def _unless_damaged(work: Callable[..., int], *of: Any, **more: Any) -> int:
+    try:
+        return work(*of, **more)
+    except CodecError as error:
+        logger.error("Left as it is: %s", error)
+        return 0
 
 
 def prune(*, now: datetime) -> int:

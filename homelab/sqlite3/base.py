@@ -19,8 +19,10 @@ from weakref import WeakSet
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
 
-from homelab.sqlite3 import ballast
+from homelab.sqlite3 import ballast, damage
 from homelab.sqlite3.gate import Turn
 
 CLOSE_SECONDS = 1.0
@@ -48,6 +50,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
     _turn: Turn | None = None
     _most_pages = ANY_PAGES
 
+    @cached_property
+    def wrap_database_errors(self) -> DatabaseErrorWrapper:
+        return ErrorWrapper(self)
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Open the database. Whoever opens one that is still empty writes its first page."""
         _opened.add(self)
@@ -73,9 +79,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
         try:
             self._spare_room()
             yield
-        except sqlite3.OperationalError as error:
-            self._note_full(error)
-            raise
         finally:
             if not self.connection.in_transaction:
                 self._leave()
@@ -83,9 +86,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _commit(self) -> None:
         try:
             super()._commit()  # type: ignore[misc]
-        except OperationalError as error:
-            self._note_full(error.__cause__)
-            raise
         finally:
             if not self.connection.in_transaction:
                 self._leave()
@@ -107,10 +107,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _take_turn(self, timeout: float) -> None:
         if self._turn is None and not self.is_in_memory_db():
             self._turn = Turn(str(self.settings_dict["NAME"]), timeout)
-
-    def _note_full(self, error: BaseException | None) -> None:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL and not self.is_in_memory_db():
-            ballast.give_up(str(self.settings_dict["NAME"]))
 
     def _spare_room(self) -> None:
         """Before a transaction, while the ballast is given up: keep the log short, and the database as large as it is.
@@ -143,6 +139,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         turn, self._turn = self._turn, None
         if turn is not None:
             turn.leave()
+
+
+class ErrorWrapper(DatabaseErrorWrapper):
+    """Sees whatever SQLite raises, and has what concerns more than one statement remembered."""
+
+    wrapper: DatabaseWrapper
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+        database = str(self.wrapper.settings_dict["NAME"])
+        if code == sqlite3.SQLITE_FULL and not self.wrapper.is_in_memory_db():
+            ballast.give_up(database)
+        elif code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            damage.note(database, str(error))
+        super().__exit__(kind, error, traceback)
 
 
 class Cursor(base.SQLiteCursorWrapper):
