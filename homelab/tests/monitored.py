@@ -127,8 +127,11 @@ class Monitored(Machine):
     def drain(self) -> None:
         """Run the agent until nothing waits; take what it no longer keeps for acknowledged."""
         for _ in range(20):
-            if self.run() == 0 and not self.kept():
+            code = self.run()
+            if code == 0 and not self.kept():
                 break
+            if code == 75:  # told to wait
+                time.sleep(0.5)
         assert not self.kept()
         self.acknowledged = set(self.attempted)
 
