@@ -59,7 +59,7 @@ def restore(path: Path, *, overwrite: bool, out: TextIO) -> None:
     if database.exists() and not overwrite:
         raise BackupError(f"{database} exists. Say --overwrite to lose what is in it.")
     connection.close()
-    with _no_hub():
+    with no_hub():
         try:
             with _drafted(database) as draft:
                 _copy(path, draft, "Restoring", out)
@@ -81,7 +81,8 @@ def serve_from_here() -> None:
 
 
 @contextmanager
-def _no_hub() -> Iterator[None]:
+def no_hub() -> Iterator[None]:
+    """Keep every hub of this data folder from starting while the block runs. Raises BackupError where one serves."""
     descriptor = _lock(fcntl.LOCK_EX, f"A hub is serving from {settings.DATA_DIR}. Stop it first.")
     try:
         yield

@@ -33,6 +33,7 @@ from waitress.task import ErrorTask
 from agent.homelab_agent import default_server_id
 from homelab.errors import body_of
 from homelab.middleware import request_id
+from homelab.moving import is_unfinished
 from homelab.nightly import nightly
 from homelab.sqlite3 import ballast
 from homelab.sqlite3.base import close_all
@@ -90,6 +91,10 @@ class JSONErrorTask(ErrorTask):
 def set_up(out: TextIO) -> None:
     """Bring the database, the static files and the first admin up to date; quick when they are. Raises Unfit."""
     _check_machine(out)
+    if is_unfinished():
+        raise Unfit(
+            "The database holds only a part of what it is to hold. Run manage.py migratedata again, to its end."
+        )
     call_command("migrate", verbosity=0, interactive=False)
     ballast.keep()
     _collect_static()

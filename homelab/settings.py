@@ -7,7 +7,7 @@ import environ
 from csp.constants import SELF
 
 from homelab import secret
-from homelab.postgresql.options import options
+from homelab.engines import database
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -19,6 +19,8 @@ env.read_env(BASE_DIR / ".env")
 DATA_DIR = Path(env("HOMELAB_DATA_DIR", default=str(BASE_DIR / "data"))).absolute()
 DATA_DIR.mkdir(mode=0o700, parents=True, exist_ok=True)
 SECRET_KEY = env("HOMELAB_SECRET_KEY", default="") or secret.read_or_make(DATA_DIR / "secret-key")
+SQLITE_URL = f"sqlite:///{DATA_DIR / 'homelab.sqlite3'}"
+SOURCE_URL = env("HOMELAB_SOURCE_URL", default="") or SQLITE_URL  # what migratedata copies
 DATABASE_POOL = env.int("HOMELAB_DATABASE_POOL", default=12)  # the eight threads that serve, the tick, and a few
 BIND = env("HOMELAB_BIND", default="127.0.0.1:8000")
 PUBLIC_URL = env("HOMELAB_PUBLIC_URL", default="").rstrip("/")
@@ -92,23 +94,11 @@ TEMPLATES = [
     }
 ]
 
-# Database: a row is acknowledged once it is on the disk (synchronous=FULL), and a writer takes
-# its lock when its transaction begins, so that it never fails halfway (IMMEDIATE).
+# Database
 
-DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'homelab.sqlite3'}")}
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    DATABASES["default"]["ENGINE"] = "homelab.sqlite3"  # the same, with writers that wait in line
-    DATABASES["default"]["CONN_MAX_AGE"] = None
-    DATABASES["default"]["OPTIONS"] = {
-        "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;"
-        " PRAGMA cache_size=-16000; PRAGMA temp_store=MEMORY; PRAGMA mmap_size=268435456;",
-    }
+DATABASES = {"default": database(env("DATABASE_URL", default="") or SQLITE_URL, pool_size=DATABASE_POOL)}
+if DATABASES["default"]["ENGINE"] == "homelab.sqlite3":
     DATABASES["default"]["TEST"] = {"NAME": DATA_DIR / "test.sqlite3"}
-elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"]["ENGINE"] = "homelab.postgresql"  # the same, with a pool of connections that are alive
-    DATABASES["default"]["OPTIONS"] = options(DATABASES["default"].get("OPTIONS", {}), pool_size=DATABASE_POOL)
 
 # Static files
 
