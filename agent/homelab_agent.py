@@ -1186,7 +1186,9 @@ def install(how: str, settings: Settings) -> int:
     settings.require_hub()
     save_env_file(settings.env_file, settings.given)
     if os.geteuid() != 0:
-        change_crontab(f"{cron_command(os.path.abspath(__file__), settings)} {MARK}")
+        words = agent_command(sys.executable, os.path.abspath(__file__), settings)
+        change_crontab(f"{cron_line(words, settings)} {MARK}")
+        run_once(words)
     else:
         remove_installed()
         (install_systemd if how == "systemd" else install_system_cron)(settings)
@@ -1282,7 +1284,7 @@ def install_system_cron(settings: Settings) -> None:
     except KeyError:
         call("useradd", "--system", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin", USER)
         user = pwd.getpwnam(USER)
-    command = cron_command(copy_program(), settings)
+    words = agent_command(python_for_others("cron"), copy_program(), settings)
     take_back(settings.state_dir)
     for directory in ("", "spool", "rejected"):
         path = os.path.join(settings.state_dir, directory)
@@ -1290,7 +1292,8 @@ def install_system_cron(settings: Settings) -> None:
         for name in ("", *os.listdir(path)):
             os.lchown(os.path.join(path, name), user.pw_uid, user.pw_gid)
     os.chown(settings.env_file, user.pw_uid, user.pw_gid)
-    write_file(CRON_FILE, f"{command}\n")
+    write_file(CRON_FILE, f"{cron_line(words, settings, USER)}\n")
+    run_once(words, user=user.pw_uid, group=user.pw_gid, extra_groups=[])
 
 
 def take_back(directory: str) -> None:
@@ -1301,15 +1304,26 @@ def take_back(directory: str) -> None:
         os.rename(private, directory)
 
 
-def cron_command(program: str, settings: Settings) -> str:
+def agent_command(python: str, program: str, settings: Settings) -> list[str]:
+    return [python, program, "--env-file", settings.env_file, "--state-dir", settings.state_dir]
+
+
+def cron_line(words: Sequence[str], settings: Settings, *user: str) -> str:
     """The line for cron, which brings neither PATH nor virtual environment, and takes % for a line end."""
     import shlex
 
-    minutes, root = int(settings.interval // 60), os.geteuid() == 0
-    when = f"{'*' if minutes == 1 else f'*/{minutes}'} * * * *" + (f" {USER}" if root else "")
-    python = python_for_others("cron") if root else sys.executable
-    words = [python, program, "--env-file", settings.env_file, "--state-dir", settings.state_dir, "--splay", "20"]
-    return f"{when} {' '.join(map(shlex.quote, words))}".replace("%", "\\%")
+    minutes = int(settings.interval // 60)
+    when = " ".join(("*" if minutes == 1 else f"*/{minutes}", "* * * *", *user))
+    return f"{when} {' '.join(map(shlex.quote, [*words, '--splay', '20']))}".replace("%", "\\%")
+
+
+def run_once(words: Sequence[str], **user: Any) -> None:
+    """Run at once, as cron will: the hub sees the machine now, and who installs sees what is wrong."""
+    import subprocess
+
+    done = subprocess.run(words, cwd="/", env={"PATH": os.defpath}, check=False, **user)  # noqa: S603 - no shell
+    if done.returncode not in {EXIT_OK, EXIT_TEMPORARY}:
+        raise ConfigurationError("installed, but its run failed")
 
 
 def change_crontab(line: str) -> None:

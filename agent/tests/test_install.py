@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ from agent.homelab_agent import main
 from agent.tests.conftest import Agent
 from agent.tests.hub import KEY, HonestHub, answer
 from agent.tests.proxy import Proxy
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A folder through which others may pass, as pytest's own is not: what root installs runs as another user."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o711)
+        yield Path(folder)
 
 
 @pytest.fixture
@@ -196,13 +206,14 @@ def verify(system: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_cron_of_root_runs_as_a_user_without_rights(agent, system, usable_python, env_file, monkeypatch):
+def test_cron_of_root_runs_as_a_user_without_rights(agent, hub, system, usable_python, env_file, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root can give files to another user")
     somebody = pwd.getpwnam("nobody")
     monkeypatch.setattr(homelab_agent, "USER", "nobody")
     agent.run()
     assert main(["--install", "cron"]) == 0
+    assert len(hub.stored) == 2, "that user has not run it"
     line = (system / "cron").read_text()
     program = system / "lib" / "homelab_agent.py"
     assert line.startswith(
@@ -236,6 +247,27 @@ def test_cron_of_a_user_changes_only_its_own_line(agent, system, tmp_path, monke
     assert main(["--uninstall"]) == 0
     assert (system / "crontab").read_text() == "0 4 * * * backup\n"
     assert env_file.exists()
+
+
+def test_the_hub_hears_of_the_machine_as_soon_as_it_is_installed(agent, hub, system, monkeypatch, capfd):
+    become(monkeypatch, 1000)
+    assert main(["--install", "cron", "--server-id", "pi-4"]) == 0
+    assert [heartbeat["server_id"] for heartbeat in hub.stored.values()] == ["pi-4"]
+    assert tuple(capfd.readouterr()) == ("installed for cron\n", "")
+
+
+def test_a_hub_that_is_away_does_not_stop_the_installation(agent: Agent, system, monkeypatch):
+    become(monkeypatch, 1000)
+    agent.away(monkeypatch)
+    assert main(["--install", "cron"]) == 0
+    assert "homelab-agent" in (system / "crontab").read_text()
+
+
+def test_a_key_that_the_hub_refuses_is_told_by_the_installation(agent, hub, system, monkeypatch, capfd):
+    become(monkeypatch, 1000)
+    hub.key = "hl_another"
+    assert main(["--install", "cron"]) == 78
+    assert capfd.readouterr().err.splitlines()[-1] == "homelab-agent: installed, but its run failed"
 
 
 def test_the_line_for_cron_is_quoted_for_the_shell_and_for_cron(agent, system, monkeypatch, tmp_path):
@@ -459,8 +491,8 @@ def test_what_waited_under_systemd_goes_on_waiting_under_cron(agent: Agent, syst
     agent.state.symlink_to("private/state")
     assert main(["--install", "cron"]) == 0
     assert not agent.state.is_symlink()
-    (waiting,) = agent.waiting()
-    assert waiting.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    before, _of_the_first_run = agent.waiting()
+    assert before.stat().st_uid == pwd.getpwnam("nobody").pw_uid
 
 
 def test_paths_are_kept_whole_since_cron_runs_the_agent_elsewhere(agent, system, tmp_path, monkeypatch):
