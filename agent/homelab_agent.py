@@ -476,6 +476,19 @@ def interface_kind(name: str, directory: str) -> str:
     return "veth" if name.startswith("veth") or driver(name) == "veth" else "virtual"
 
 
+def is_running(name: str) -> bool:
+    """Whether an interface is up by the kernel's word (SIOCGIFFLAGS), which Linux gives without /sys too."""
+    import struct
+
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            request = struct.pack("16sH22x", os.fsencode(name)[:15], 0)
+            (flags,) = struct.unpack_from("H", fcntl.ioctl(any_socket, 0x8913, request), 16)
+    except OSError:
+        return False
+    return flags & 0x41 == 0x41  # IFF_UP and IFF_RUNNING
+
+
 def driver(name: str) -> str | None:
     """The driver of an interface by its own word (ETHTOOL_GDRVINFO), since /sys has no mark of a renamed veth."""
     import array
@@ -492,7 +505,7 @@ def driver(name: str) -> str | None:
 
 
 def details_without_sysfs(name: str) -> dict[str, Any]:
-    details: dict[str, Any] = {"loopback": name in {"lo", "lo0"}, "is_up": False}
+    details: dict[str, Any] = {"loopback": name in {"lo", "lo0"}, "is_up": is_running(name)}
     with contextlib.suppress(ImportError, OSError, AssertionError, ValueError):
         import psutil
 

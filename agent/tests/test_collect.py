@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -132,6 +133,14 @@ def test_a_malformed_line_skips_only_that_interface(machine: FakeMachine, capsys
 def test_without_psutil_the_counters_are_the_same(machine: FakeMachine, monkeypatch):
     machine.interface("eth0", rx=(1000, 10, 1, 2), tx=(2000, 20, 3, 4), **UP)
     assert homelab_agent.read_counters_by_line() == read_counters()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the flags are Linux's")
+def test_without_psutil_and_sys_the_kernel_says_what_is_up(monkeypatch):
+    known = {name: stats.isup for name, stats in psutil.net_if_stats().items()}
+    monkeypatch.setitem(sys.modules, "psutil", None)
+    assert {name: homelab_agent.details_without_sysfs(name)["is_up"] for name in known} == known
+    assert homelab_agent.details_without_sysfs("gone0")["is_up"] is False
 
 
 def test_counters_of_64_bits_stay_exact(machine: FakeMachine):
