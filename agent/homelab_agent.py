@@ -65,6 +65,7 @@ SYSTEMD_RUNS = "/run/systemd/system"
 
 NOT_SAVED = frozenset({"HOMELAB_STATE_DIR", "HOMELAB_LOOP", "HOMELAB_SPLAY"})  # --install writes them elsewhere
 SERVER_ID = re.compile(r"[a-z0-9-]{1,100}")
+SERVER_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.IGNORECASE)
 KEY = re.compile(r"[!-~]{1,500}")
 OPERSTATES = frozenset({"up", "down", "unknown", "dormant", "lowerlayerdown", "notpresent", "testing"})
 OUTCOMES = frozenset({"accepted", "duplicate", "rejected"})
@@ -242,7 +243,7 @@ class Settings:
         self.state_dir = setting("state_dir") or own_path(STATE_DIR, "~/.local/state/homelab-agent", os.W_OK)
         self.ca_file = setting("ca_file")
         self.loop = number("loop", "0", 0.0)
-        self.interval = self.loop or number("interval", "60", 0.1)
+        self.interval = self.loop or number("interval", "60", 1.0)
         # A resident agent must be back for its next reading, whatever the hub does.
         self.deadline_seconds = min(number("deadline", "50", 0.1), self.loop or 86_400)
         self.splay = min(number("splay", "0", 0.0), self.deadline_seconds / 2)
@@ -250,8 +251,13 @@ class Settings:
         self.spool_limit = max(1, int(number("spool_days", "30", 0.0) * 86_400 / self.interval))
         self.include = setting("include").replace(",", " ").split()
         self.exclude = setting("exclude").replace(",", " ").split()
+        # What the hub would refuse in every heartbeat is refused here, so that none is set aside for it.
         if not SERVER_ID.fullmatch(self.server_id):
             raise ConfigurationError("the server id must be 1 to 100 of a-z, 0-9 and '-'")
+        if self.server_guid and not SERVER_GUID.fullmatch(self.server_guid):
+            raise ConfigurationError("HOMELAB_SERVER_GUID must be a UUID of version 4; without it --enrol makes one")
+        if self.interval < 1:
+            raise ConfigurationError("loop must be a number, 1 or more")
 
     def require_url(self) -> None:
         try:
@@ -1113,7 +1119,7 @@ def enrol(settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 def save_env_file(path: str, settings: Mapping[str, str]) -> None:
-    """Set these in the env file and keep its other lines; no one else can open it at any time."""
+    """Set these in the env file, keep its other lines; no one else can open it at any time."""
     saved = {name: " ".join(value.split()) for name, value in settings.items() if name not in NOT_SAVED}
     new = f"{path}.{os.getpid()}"
     try:

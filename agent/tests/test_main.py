@@ -144,9 +144,20 @@ def test_a_server_id_the_hub_refuses_is_78(configured: HonestHub, server_id: str
     assert main(["--server-id", server_id]) == 78
 
 
-@pytest.mark.parametrize("interval", ["0", "-1", "soon", "nan", "inf"])
-def test_an_interval_that_is_none_is_78(configured: HonestHub, interval: str):
+def test_a_server_guid_the_hub_refuses_is_78(configured: HonestHub, monkeypatch):
+    monkeypatch.setenv("HOMELAB_SERVER_GUID", "3f2b8c1e-7d54-1a96-9b0e-51c6d2a7f830")
+    assert main([]) == 78
+    monkeypatch.setenv("HOMELAB_SERVER_GUID", "3F2B8C1E-7D54-4A96-9B0E-51C6D2A7F830")
+    assert main([]) == 0
+
+
+@pytest.mark.parametrize("interval", ["0", "0.5", "-1", "soon", "nan", "inf"])
+def test_an_interval_that_is_none_or_that_the_hub_refuses_is_78(configured: HonestHub, interval: str):
     assert main(["--interval", interval]) == 78
+
+
+def test_a_loop_the_hub_refuses_is_78(configured: HonestHub):
+    assert main(["--loop", "0.5"]) == 78
 
 
 def test_settings_come_from_flag_then_environment_then_file(configured: HonestHub, clock: FakeClock, monkeypatch):
