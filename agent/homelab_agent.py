@@ -1119,7 +1119,7 @@ def enrol(settings: Settings, environ: Mapping[str, str]) -> int:
 
 
 def save_env_file(path: str, settings: Mapping[str, str]) -> None:
-    """Set these in the env file, keep its other lines; no one else can open it at any time."""
+    """Set these in the env file, keep its other lines and its owner; no one else can open it at any time."""
     saved = {name: " ".join(value.split()) for name, value in settings.items() if name not in NOT_SAVED}
     new = f"{path}.{os.getpid()}"
     try:
@@ -1130,6 +1130,9 @@ def save_env_file(path: str, settings: Mapping[str, str]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             with open(new, "w", encoding="utf-8", opener=lambda name, _: os.open(name, flags, 0o600)) as file:
+                if os.geteuid() == 0 and os.path.exists(path):  # root changes the key of the user whom cron runs it as
+                    before = os.stat(path)
+                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 file.write("\n".join([*kept, *(f"{name}={value}" for name, value in saved.items())]) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

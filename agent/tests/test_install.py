@@ -83,6 +83,17 @@ def test_enrolling_again_keeps_the_identity_and_the_other_settings(unenrolled, e
     assert [line for line in lines if line.startswith("HOMELAB_KEY=")] == [f"HOMELAB_KEY={KEY}"]
 
 
+def test_root_may_change_the_key_of_the_user_whom_cron_runs_it_as(unenrolled, env_file):
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files to another user")
+    somebody = pwd.getpwnam("nobody")
+    assert main(["--enrol"]) == 0
+    os.chown(env_file, somebody.pw_uid, somebody.pw_gid)
+    assert main(["--enrol"]) == 0
+    status = env_file.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (somebody.pw_uid, somebody.pw_gid, 0o600)
+
+
 @pytest.mark.parametrize(
     ("status", "body", "code"),
     [
