@@ -2,9 +2,10 @@
 
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.utils import timezone
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers, status
@@ -52,7 +53,8 @@ def forget() -> None:
 
 def _probe() -> str:
     try:
-        _write()
+        with getattr(connection, "waiting_at_most", nullcontext)(WAIT_SECONDS):
+            _write()
     except DatabaseError as error:
         return condition(error)
     return DAMAGED if damage.is_known() else FULL if ballast.is_full() else OK

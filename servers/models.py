@@ -4,12 +4,12 @@ import hashlib
 import hmac
 import re
 import secrets
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.validators import RegexValidator
-from django.db import OperationalError, models
+from django.db import OperationalError, connection, models
 from django.db.models import F, Q
 from django.utils import timezone
 
@@ -203,6 +203,7 @@ class ApiKey(models.Model):
     objects = ApiKeyManager()
 
     LAST_USED_PRECISION = timedelta(minutes=5)
+    NOTE_SECONDS = 0.25
 
     class Meta:
         verbose_name = "API key"
@@ -235,10 +236,12 @@ class ApiKey(models.Model):
     def note_use(self, *, now: datetime) -> None:
         """Remember that the key was used; written rarely, since every heartbeat uses one.
 
-        Where it cannot be written, what the key is used for still goes on: reading needs no space on the disk.
+        Where it cannot be written, what the key is used for still goes on: reading needs no space on the disk, and
+        waits for no writer.
         """
         if self.last_used_at is None or now - self.last_used_at > self.LAST_USED_PRECISION:
-            with suppress(OperationalError):
+            at_most = getattr(connection, "waiting_at_most", nullcontext)  # SQLite's: there one writes at a time
+            with suppress(OperationalError), at_most(self.NOTE_SECONDS):
                 type(self).objects.filter(pk=self.pk).update(last_used_at=now)
 
 

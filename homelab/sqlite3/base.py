@@ -28,7 +28,7 @@ from homelab.sqlite3.gate import Turn
 CLOSE_SECONDS = 1.0
 ANY_PAGES = 2**32 - 2
 SHORT_LOG_BYTES = 2**20
-SHORT_LOG_MILLISECONDS = 500  # that readers of an older state may hold up whoever shortens the log
+SHORT_LOG_SECONDS = 0.5  # that readers of an older state may hold up whoever shortens the log
 # All else may write, or move the log into the database. A pragma that is wrongly taken for a write only waits.
 READS = re.compile(
     r"\s*(SELECT|VALUES|EXPLAIN|PRAGMA\s+(?![\w.]*(checkpoint|journal|vacuum|optimize|version|application_id)))\b",
@@ -48,6 +48,7 @@ def close_all() -> None:
 
 class DatabaseWrapper(base.DatabaseWrapper):
     _turn: Turn | None = None
+    _impatient_seconds: float | None = None
     _most_pages = ANY_PAGES
 
     @cached_property
@@ -61,7 +62,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         path = Path(conn_params["database"])
         if self.is_in_memory_db() or (path.exists() and path.stat().st_size):
             return super().get_new_connection(conn_params)
-        self._take_turn(float(conn_params.get("timeout", 5)))
+        self._take_turn(self._timeout)
         try:
             return super().get_new_connection(conn_params)
         finally:
@@ -75,13 +76,34 @@ class DatabaseWrapper(base.DatabaseWrapper):
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the turn while the block runs, and on until the transaction that it opens is over."""
-        self._take_turn(float(self.settings_dict["OPTIONS"].get("timeout", 5)))
+        self._take_turn(self._timeout)
         try:
             self._spare_room()
             yield
         finally:
             if not self.connection.in_transaction:
                 self._leave()
+
+    @contextmanager
+    def waiting_at_most(self, seconds: float) -> Iterator[None]:
+        """In the block, writing raises OperationalError where others write for longer than this."""
+        self.ensure_connection()
+        self._impatient_seconds = seconds
+        try:
+            with self._waiting(seconds):
+                yield
+        finally:
+            self._impatient_seconds = None
+
+    @contextmanager
+    def _waiting(self, seconds: float) -> Iterator[None]:
+        """Have SQLite itself wait no longer than this for others."""
+        before = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
+        self.connection.execute(f"PRAGMA busy_timeout={round(1000 * seconds)}").fetchall()
+        try:
+            yield
+        finally:
+            self.connection.execute(f"PRAGMA busy_timeout={before}").fetchall()
 
     def _commit(self) -> None:
         try:
@@ -104,9 +126,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         finally:
             self._leave()
 
+    @property
+    def _timeout(self) -> float:
+        if self._impatient_seconds is not None:
+            return self._impatient_seconds
+        return float(self.settings_dict["OPTIONS"].get("timeout", 5))
+
     def _take_turn(self, timeout: float) -> None:
         if self._turn is None and not self.is_in_memory_db():
-            self._turn = Turn(str(self.settings_dict["NAME"]), timeout)
+            is_patient = self._impatient_seconds is None
+            self._turn = Turn(str(self.settings_dict["NAME"]), timeout, is_patient=is_patient)
 
     def _spare_room(self) -> None:
         """Before a transaction, while the ballast is given up: keep the log short, and the database as large as it is.
@@ -127,13 +156,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _shorten_log(self, log: Path) -> None:
         if not log.exists() or log.stat().st_size < SHORT_LOG_BYTES:
             return
-        waits = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
-        self.connection.execute(f"PRAGMA busy_timeout={SHORT_LOG_MILLISECONDS}").fetchall()
-        try:
-            with suppress(sqlite3.OperationalError):
-                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            self.connection.execute(f"PRAGMA busy_timeout={waits}").fetchall()
+        with self._waiting(SHORT_LOG_SECONDS), suppress(sqlite3.OperationalError):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _leave(self) -> None:
         turn, self._turn = self._turn, None

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -22,19 +23,20 @@ class Turn:
     good, and threads that wait for him serve no readers.
     """
 
-    def __init__(self, database: str, timeout: float) -> None:
+    def __init__(self, database: str, timeout: float, *, is_patient: bool = True) -> None:
         self.lock = _locks[database]
         try:
             self._wait(database, min(timeout, STUCK_SECONDS) if database in _stuck else timeout)
         except OperationalError:
-            _stuck.add(database)
+            if is_patient:
+                _stuck.add(database)
             raise
         _stuck.discard(database)
 
     def _wait(self, database: str, timeout: float) -> None:
         until = time.monotonic() + timeout
         if not self.lock.acquire(timeout=timeout):
-            raise OperationalError("database is locked: another thread is writing")
+            raise OperationalError("database is locked: another thread is writing") from _busy()
         try:
             self.file = _open(f"{database}-gate")
             self._take_file(until)
@@ -49,12 +51,19 @@ class Turn:
             except BlockingIOError:
                 if time.monotonic() > until:
                     os.close(self.file)
-                    raise OperationalError("database is locked: another process is writing") from None
+                    raise OperationalError("database is locked: another process is writing") from _busy()
                 time.sleep(POLL_SECONDS)
 
     def leave(self) -> None:
         os.close(self.file)  # which ends the lock
         self.lock.release()
+
+
+def _busy() -> sqlite3.OperationalError:
+    """Return what SQLite itself would have said."""
+    error = sqlite3.OperationalError("database is locked")
+    error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    return error
 
 
 def _open(path: str) -> int:

@@ -84,8 +84,8 @@ class Machine:
 class Sender:
     """Sends what machines collected, over one connection that it opens anew when it breaks."""
 
-    def __init__(self, address: str, key: str) -> None:
-        self.http = HTTPConnection(address, timeout=PATIENCE)
+    def __init__(self, address: str, key: str, patience: float = PATIENCE) -> None:
+        self.http = HTTPConnection(address, timeout=patience)
         self.headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
     def send(self, machine: Machine, beats: Sequence[Beat]) -> int:
