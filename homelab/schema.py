@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from drf_spectacular.contrib.django_filters import DjangoFilterExtension
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample
@@ -9,6 +10,9 @@ from rest_framework import serializers
 
 from homelab.examples import examples
 from metrics.serializers import RefusalSerializer
+
+# Otherwise whoever first asks for the schema has the hub run ldconfig, and gcc, to look for a library of maps.
+DjangoFilterExtension._has_gis = False  # type: ignore[attr-defined]
 
 
 class ErrorResponseSerializer(RefusalSerializer):
