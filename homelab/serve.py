@@ -24,7 +24,7 @@ from django.contrib.staticfiles.finders import get_finders
 from django.core import checks
 from django.core.management import call_command
 from django.core.wsgi import get_wsgi_application
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils import timezone
 from waitress.channel import HTTPChannel
 from waitress.server import create_server
@@ -91,6 +91,7 @@ class JSONErrorTask(ErrorTask):
 def set_up(out: TextIO) -> None:
     """Bring the database, the static files and the first admin up to date; quick when they are. Raises Unfit."""
     _check_machine(out)
+    _check_database()
     if is_unfinished():
         raise Unfit(
             "The database holds only a part of what it is to hold. Run manage.py migratedata again, to its end."
@@ -185,6 +186,26 @@ def _check_machine(out: TextIO) -> None:
     for message in found:
         kind = "Warning" if message.level >= checks.WARNING else "Note"
         out.write(f"{kind}: {message.msg}\n      {message.hint}\n")
+
+
+def _check_database() -> None:
+    """See whether the database can be used at all. Raises Unfit, with the reason that it gives."""
+    connection = connections[DEFAULT_DB_ALIAS]
+    is_postgresql = connection.vendor == "postgresql"
+    try:
+        with connection.wrap_database_errors:
+            if is_postgresql:  # not from the pool, which keeps the reason to itself
+                connection.Database.connect(**connection.get_connection_params()).close()  # type: ignore[attr-defined]
+            else:
+                connection.ensure_connection()
+    except DatabaseError as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        hint = (
+            "See that PostgreSQL runs and that DATABASE_URL is right."
+            if is_postgresql
+            else f"See {connection.settings_dict['NAME']}, or restore a backup: docs/commands.md."
+        )
+        raise Unfit(f"The database cannot be used: {reason}. {hint}") from error
 
 
 def _collect_static() -> None:

@@ -120,6 +120,28 @@ def test_an_address_that_is_none_is_refused(bind: str):
         call_command("serve", "--bind", bind)
 
 
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        (
+            "postgres://ada:planted@127.0.0.1:1/hub",
+            "Connection refused. See that PostgreSQL runs and that DATABASE_URL",
+        ),
+        ("sqlite:///{data}/broken", "file is not a database. See {data}/broken, or restore a backup"),
+    ],
+)
+def test_a_database_that_cannot_be_used_gives_one_clear_line(tmp_path: Path, url: str, reason: str):
+    (tmp_path / "broken").write_bytes(b"no database" * 1000)
+    variables = {**environment(tmp_path), "DATABASE_URL": url.format(data=tmp_path)}
+    command = [sys.executable, "manage.py", "serve", "--bind", "127.0.0.1:0", "--no-agent"]
+    run = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("CommandError: The database cannot be used: ")
+    assert reason.format(data=tmp_path) in run.stderr
+    assert run.stderr.count("\n") == 1
+    assert "planted" not in run.stderr
+
+
 # What only a real server shows
 
 
