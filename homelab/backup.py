@@ -1,4 +1,4 @@
-"""The SQLite database as one file, written while the hub runs, and back again.
+"""The database as one file, written while the hub runs, and back again: SQLite's own copy, or PostgreSQL's pg_dump.
 
 A file is whole under its name, or not there: it is written beside it, checked, and put in its place at the end.
 """
@@ -6,6 +6,7 @@ A file is whole under its name, or not there: it is written beside it, checked, 
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -15,14 +16,20 @@ from urllib.parse import quote
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations.loader import MigrationLoader
 from tqdm import tqdm
 
+from homelab.postgresql import dump
+from homelab.postgresql.dump import DumpError
 from homelab.sqlite3.gate import Turn
 
 STEP_PAGES = 1024
 TURN_SECONDS = 20.0  # for whoever is writing
 SERVING = "serving-lock"
+GONE_WITHIN_SECONDS = 3.0  # the session of a process that was killed
+OURS = ("homelab", "servers", "metrics")
+FAILURES = (OSError, sqlite3.Error, DumpError)
 
 
 class BackupError(Exception):
@@ -34,14 +41,16 @@ def backup(path: Path, *, overwrite: bool, out: TextIO | None) -> None:
 
     Raises BackupError.
     """
-    database = _database("pg_dump --format=custom")
     if path.exists() and not overwrite:
         raise BackupError(f"{path} exists. Name another file, or say --overwrite.")
     try:
         with _drafted(path) as draft:
-            _copy(database, draft, "Backing up", out)
+            if connection.vendor == "sqlite":
+                _copy(_database(), draft, "Backing up", out)
+            else:
+                dump.dump(draft, out)
             _check(draft)
-    except (OSError, sqlite3.Error) as error:
+    except FAILURES as error:
         raise BackupError(f"{path} was not written: {error}.") from error
 
 
@@ -51,21 +60,20 @@ def restore(path: Path, *, overwrite: bool, out: TextIO) -> None:
     Raises BackupError where a hub runs, where there is data already, or where the file is not a backup of this version
     of the hub or an earlier one.
     """
-    database = _database("pg_restore")
     try:
         _check(path)
-    except (OSError, sqlite3.Error) as error:
-        raise BackupError(f"{path} is no backup of a hub: {error}.") from error
-    if database.exists() and not overwrite:
-        raise BackupError(f"{database} exists. Say --overwrite to lose what is in it.")
-    connection.close()
-    with no_hub():
+    except FAILURES as error:
+        raise BackupError(f"{path} is no backup of a hub on this database: {error}.") from error
+    if not overwrite and _is_there():
+        raise BackupError(f"{connection.settings_dict['NAME']} exists. Say --overwrite to lose what is in it.")
+    with no_hub(connection):
+        connection.close()
         try:
-            with _drafted(database) as draft:
-                _copy(path, draft, "Restoring", out)
-                _check(draft)
-                _fold(database)
-        except (OSError, sqlite3.Error) as error:
+            if connection.vendor == "sqlite":
+                _replace(_database(), path, out)
+            else:
+                dump.load(path, out)
+        except FAILURES as error:
             raise BackupError(f"{path} was not restored: {error}.") from error
     call_command("migrate", verbosity=0, interactive=False)
 
@@ -81,13 +89,37 @@ def serve_from_here() -> None:
 
 
 @contextmanager
-def no_hub() -> Iterator[None]:
-    """Keep every hub of this data folder from starting while the block runs. Raises BackupError where one serves."""
+def no_hub(*databases: BaseDatabaseWrapper) -> Iterator[None]:
+    """Keep every hub of this data folder from starting while the block runs.
+
+    Raises BackupError where one serves, or is at work on one of the databases.
+    """
     descriptor = _lock(fcntl.LOCK_EX, f"A hub is serving from {settings.DATA_DIR}. Stop it first.")
     try:
+        for database in databases:
+            if database.vendor == "postgresql":
+                _check_that_nobody_is_there(database)
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_that_nobody_is_there(database: BaseDatabaseWrapper) -> None:
+    database.settings_dict["OPTIONS"]["pool"] = False  # a pool would be somebody
+    until = time.monotonic() + GONE_WITHIN_SECONDS
+    while _others(database):
+        if time.monotonic() > until:
+            raise BackupError(f"A hub is at work on {database.settings_dict['NAME']}. Stop it first.")
+        time.sleep(0.1)
+
+
+def _others(database: BaseDatabaseWrapper) -> int:
+    with database.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND application_name = 'homelab'"
+        )
+        return int(cursor.fetchone()[0])
 
 
 def _lock(how: int, refusal: str) -> int:
@@ -101,10 +133,14 @@ def _lock(how: int, refusal: str) -> int:
     return descriptor
 
 
-def _database(instead: str) -> Path:
-    if connection.vendor != "sqlite":
-        raise BackupError(f"The database is not SQLite. Use PostgreSQL's own {instead}.")
+def _database() -> Path:
     return Path(connection.settings_dict["NAME"])
+
+
+def _is_there() -> bool:
+    if connection.vendor == "sqlite":
+        return _database().exists()
+    return bool(connection.introspection.table_names())
 
 
 @contextmanager
@@ -142,17 +178,29 @@ def _copy(source: Path, draft: Path, what: str, out: TextIO | None) -> None:
 
 
 def _check(path: Path) -> None:
-    """Raise BackupError where the file is not a sound database of a hub that this code can read."""
+    """Read the whole file. Raise BackupError where it is not a sound database of a hub that this code can read."""
+    seen = _migrations(path) if connection.vendor == "sqlite" else dump.migrations(path)
+    if not any(app in ("servers", "metrics") for app, _ in seen):
+        raise BackupError(f"{path} is no backup of a hub: it has none of its tables.")
+    loader = MigrationLoader(None)
+    unknown = {key for key in seen - set(loader.disk_migrations or ()) if key[0] in OURS}
+    if unknown:
+        raise BackupError(f"{path} is of a newer hub, which has {sorted(unknown)[0][1]}. Update this one first.")
+
+
+def _migrations(path: Path) -> set[tuple[str, str]]:
     with closing(_read(path)) as database:
         (word,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if word != "ok":
             raise BackupError(f"{path} is damaged: {word}.")
-        seen = set(database.execute("SELECT app, name FROM django_migrations WHERE app IN ('servers', 'metrics')"))
-    if not seen:
-        raise BackupError(f"{path} is no backup of a hub: it has none of its tables.")
-    unknown = seen - set(MigrationLoader(None).disk_migrations or ())
-    if unknown:
-        raise BackupError(f"{path} is of a newer hub, which has {sorted(unknown)[0][1]}. Update this one first.")
+        return set(database.execute("SELECT app, name FROM django_migrations"))
+
+
+def _replace(database: Path, path: Path, out: TextIO) -> None:
+    with _drafted(database) as draft:
+        _copy(path, draft, "Restoring", out)
+        _check(draft)
+        _fold(database)
 
 
 def _fold(database: Path) -> None:

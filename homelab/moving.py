@@ -4,7 +4,6 @@ Every table is copied in order of its keys, a batch and how far it came in one t
 goes on where it was, and until it is done the hub does not serve from the half of its data.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from graphlib import TopologicalSorter
@@ -34,7 +33,6 @@ from metrics.periods import parse_step, parse_zone
 from servers.models import Server
 
 BATCH = 500
-GONE_WITHIN_SECONDS = 3.0  # the session of a process that was killed
 SOURCE = "source"
 MADE_BY_MIGRATE: tuple[type[models.Model], ...] = (Permission, ContentType)  # in an empty database, too
 OF_ONE_DATABASE = (Probe, Move)  # what these say is of no use in another
@@ -48,13 +46,12 @@ def move(out: TextIO) -> int:
     """Copy all that the source holds into the empty database of the settings, and compare the two.
 
     Return how many rows that were. Progress goes to `out`. What a run that was killed has copied stays. Raises
-    MoveError.
+    MoveError and
+    BackupError.
     """
     with ExitStack() as stack:
         source = stack.enter_context(opened_source())
-        stack.enter_context(no_hub())
-        for each in (source, connection):
-            _check_that_nobody_is_there(each)
+        stack.enter_context(no_hub(source, connection))
         _check_schema(source)
         _begin(source)
         moved = models_in_order()
@@ -92,26 +89,6 @@ def opened_source() -> Iterator[BaseDatabaseWrapper]:
     finally:
         connections[SOURCE].close()
         del connections[SOURCE], connections.settings[SOURCE]
-
-
-def _check_that_nobody_is_there(database: BaseDatabaseWrapper) -> None:
-    if database.vendor != "postgresql":
-        return
-    database.settings_dict["OPTIONS"]["pool"] = False  # a pool would be somebody
-    until = time.monotonic() + GONE_WITHIN_SECONDS
-    while _others(database):
-        if time.monotonic() > until:
-            raise MoveError(f"A hub is at work on {_name(database)}. Stop it first.")
-        time.sleep(0.1)
-
-
-def _others(database: BaseDatabaseWrapper) -> int:
-    with database.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND application_name = 'homelab'"
-        )
-        return int(cursor.fetchone()[0])
 
 
 def _check_schema(source: BaseDatabaseWrapper) -> None:

@@ -23,6 +23,7 @@ from django.db import connection
 from django.test import override_settings
 
 from homelab import demo, moving, serve
+from homelab.backup import BackupError
 from homelab.models import Move
 from homelab.moving import SOURCE, MoveError, asking, move, opened_source
 from homelab.tests.hub import ROOT, environment
@@ -212,7 +213,7 @@ on_postgresql = pytest.mark.skipif(connection.vendor != "postgresql", reason="Po
 
 @on_postgresql
 def test_it_refuses_while_another_hub_is_connected(source: Path):
-    with psycopg.connect(**address(), application_name="homelab"), pytest.raises(MoveError, match="Stop it first"):
+    with psycopg.connect(**address(), application_name="homelab"), pytest.raises(BackupError, match="Stop it first"):
         move_here()
 
 

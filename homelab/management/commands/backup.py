@@ -8,7 +8,7 @@ from homelab.backup import BackupError, backup
 
 
 class Command(BaseCommand):
-    help = "Write the whole SQLite database to one file, while the hub runs."
+    help = "Write the whole database to one file, while the hub runs."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:

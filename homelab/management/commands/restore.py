@@ -8,7 +8,7 @@ from homelab.backup import BackupError, restore
 
 
 class Command(BaseCommand):
-    help = "Put a backup in the place of the SQLite database. Stop the hub first."
+    help = "Put a backup in the place of the database. Stop the hub first."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: CommandParser) -> None:
