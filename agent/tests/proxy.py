@@ -34,6 +34,7 @@ class Proxy:
         self.fired: list[str] = []
         self.requests: list[bytes] = []
         self.answers: list[bytes] = []
+        self.connections = 0
         self.redirects, self.elsewhere = 302, ""
         self.go_on = threading.Event()
         self.largest_body: int | None = None
@@ -54,6 +55,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = self.listener.accept()
+                self.connections += 1
                 threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
     def serve(self, connection: socket.socket) -> None:

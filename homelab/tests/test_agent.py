@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, count
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,20 @@ def test_a_spool_that_is_full_drops_the_oldest_and_says_how_many(machine: Monito
         del machine.attempted[dropped]
     machine.drain()
     auditor.check(machine)
+
+
+def test_a_resident_agent_reports_at_its_interval_over_one_connection(machine: Monitored, proxy: Proxy, shown):
+    agent = machine.start("--loop", "1")
+    try:
+        assert wait_for(lambda: len(proxy.answers) >= 4, seconds=30)
+    finally:
+        agent.terminate()
+    assert agent.communicate()[1] == ""
+    assert set(outcomes(proxy)) == {"accepted"}
+    bodies = [json.loads(request.partition(b"\r\n\r\n")[2]) for request in proxy.requests]
+    apart = [after["uptime"] - before["uptime"] for before, after in pairwise(bodies[1:])]
+    assert 0.5 < min(apart) < 1.5, apart
+    assert (shown(machine)["interval"], proxy.connections) == (1, 2)  # the first was to enrol
 
 
 # F6, F10: answers that are lost, cut, or not the hub's
