@@ -24,7 +24,7 @@ check: $(VENV)/.dev
 fuzz: $(VENV)/.dev # ten minutes; FUZZ_SECONDS=60 make fuzz for less
 	@$(BIN)/python -m homelab.tests.fuzz
 
-faults: $(VENV)/.dev # half an hour; FAULT_ROUNDS=20 make faults for a tenth of the kills; DATABASE_URL for PostgreSQL
+faults: $(VENV)/.dev # an hour or two; FAULT_ROUNDS=20 make faults for a tenth of the kills; DATABASE_URL for PostgreSQL
 	@FAULT_ROUNDS=$${FAULT_ROUNDS:-200} $(BIN)/python -m pytest -n 0 -q -m faults homelab/tests/faults
 
 format: $(VENV)/.dev
