@@ -125,7 +125,7 @@ class ServerAdmin(MeasuredAdmin):
 
     def page(self, request: HttpRequest, found: Server, now: datetime) -> dict[str, Any]:
         in_totals = Exists(Interface.objects.in_totals().filter(pk=OuterRef("pk")))
-        interfaces = list(Interface.objects.filter(server=found).annotate(is_counted=in_totals))
+        interfaces = list(Interface.objects.with_revision().filter(server=found).annotate(is_counted=in_totals))
         counted = [interface for interface in interfaces if interface.is_counted] or interfaces
         chosen = next((row for row in interfaces if row.name == request.GET.get("interface")), None)
         seen = window(request, now)
@@ -163,7 +163,7 @@ class InterfaceAdmin(MeasuredAdmin):
     fields = ("label", "chosen_kind", "counts_in_total", "hidden")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Interface]:
-        return super().get_queryset(request).select_related("server__snapshot")
+        return cast(InterfaceQuerySet, super().get_queryset(request)).with_revision().select_related("server__snapshot")
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)

@@ -7,7 +7,7 @@ whose steps are hours: the same differences answer for both.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from metrics.counters import (
     UNKNOWN,
     Buckets,
     Chain,
+    Reading,
     add_buckets,
     empty_buckets,
     measure,
@@ -29,7 +30,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import AROUND_MS, readings, sealed_readings
+from metrics.readings import AROUND_MS, Logs, logs_of, readings, sealed_readings
 
 FOREVER = 2**62
 
@@ -37,22 +38,24 @@ FOREVER = 2**62
 class Hours(NamedTuple):
     """The hours of one interface since `start` (ms): final up to `limit`; their readings gone before `kept_from`.
 
-    The hour after `limit` is not final, but where `sealed_until` (ms) is not None it says all that passed until then.
+    The hour after `limit` is not final. Where `newest`, the newest sealed reading, is not None, that hour says all that
+    passed until then, and what waits in the log since `first_waiting` (ms) follows.
     """
 
     start: int
     limit: int
-    sealed_until: int | None
+    first_waiting: int | None
+    newest: Reading | None
     kept_from: int
     line: Chain | None
 
     def bounds(self, instants: Sequence[int]) -> tuple[int, int]:
         """Return up to which hour the hours serve for these instants, and from when on readings do."""
-        if self.sealed_until is None:
+        if self.newest is None:
             return self.limit, self.limit
-        begins, ends = _hour_around(self.sealed_until)
+        begins, ends = _hour_around(self.newest.at)
         is_cut = begins < ends and bisect_right(instants, begins) < bisect_left(instants, ends)
-        return (self.limit, self.limit) if is_cut else (ends, self.sealed_until)
+        return (self.limit, self.limit) if is_cut else (ends, self.newest.at)
 
 
 class _Waiting(NamedTuple):
@@ -79,19 +82,26 @@ def increases(
     if not _is_by_hours(instants):
         lines = unrolled(interfaces, instants[0], instants[-1], counters)
         return {interface: measure(chains, instants, counters) for interface, chains in lines.items()}
-    hours = _hours_of(interfaces, instants[0], counters)
+    logs = logs_of(interfaces)
+    hours = _hours_of(interfaces, instants[0], counters, logs)
     totals = _of_whole_hours(interfaces, hours, instants, counters)
     _add_cut_hours(totals, interfaces, hours, instants, counters)
-    _add_newest(totals, interfaces, hours, instants, counters)
+    _add_newest(totals, interfaces, hours, instants, counters, logs)
     return totals
 
 
 def unrolled(
-    interfaces: Sequence[Interface], start: int, end: int, counters: Sequence[str] = COUNTERS
+    interfaces: Sequence[Interface],
+    start: int,
+    end: int,
+    counters: Sequence[str] = COUNTERS,
+    *,
+    logs: Logs | None = None,
+    newest: Mapping[int, Reading] | None = None,
 ) -> dict[int, list[Chain]]:
     """Return the unrolled readings of each interface, by its id, that any instant from `start` to `end` needs.
 
-    They may reach further; those of the same revision are read once.
+    They may reach further; those of the same revision are read once. `logs` and `newest` as `readings` takes them.
     """
     found: dict[int, list[Chain]] = {}
     missing: list[Interface] = []
@@ -104,7 +114,7 @@ def unrolled(
         else:
             missing.append(interface)
     if missing:
-        loaded = readings(missing, start, end, counters)
+        loaded = readings(missing, start, end, counters, logs=logs, newest=newest)
         for interface in missing:
             of_interface = loaded[interface.pk]
             chains = [_compact(chain) for chain in unroll(of_interface, counters)]
@@ -122,11 +132,13 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
 
     Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.
     """
-    return _final_until(interfaces, _waiting(interfaces))
+    return _final_until(interfaces, _waiting(interfaces, logs_of(interfaces)))
 
 
-def _waiting(interfaces: Sequence[Interface]) -> dict[str, _Waiting]:
+def _waiting(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, _Waiting]:
     """Return what waits in the log, by server; nothing for those without."""
+    if logs is not None:
+        return {server: _Waiting(log.first_at, log.boots) for server, log in logs.items() if log.first_at is not None}
     log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
     found = log.values_list("server_id").annotate(Min("collected_at"), Min("boot_number"), Max("boot_number"))
     return {server: _Waiting(to_ms(first), {lowest, highest}) for server, first, lowest, highest in found}
@@ -173,18 +185,22 @@ def _keys(interface: Interface, start: int, end: int, counters: Sequence[str]) -
     return keys
 
 
-def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[str]) -> dict[int, Hours]:
+def _hours_of(
+    interfaces: Sequence[Interface], start: int, counters: Sequence[str], logs: Logs | None
+) -> dict[int, Hours]:
     """Return the hours of each interface, by its id, from `start` or before until now."""
     found: dict[int, Hours] = {}
     missing: list[Interface] = []
     for interface in interfaces:
         kept: Hours | None = memory.recall(("hours", interface.pk, *counters), interface.revision)
-        if kept is not None and kept.start <= start:
+        # Readings that were sealed since would be in neither these hours nor the logs.
+        is_current = logs is None or kept is None or kept.first_waiting == logs[interface.server_id].first_at
+        if kept is not None and kept.start <= start and is_current:
             found[interface.pk] = kept
         else:
             missing.append(interface)
     if missing:
-        waiting = _waiting(missing)
+        waiting = _waiting(missing, logs)
         limits = _final_until(missing, waiting)
         chunks: dict[int, list[Chunk]] = defaultdict(list)
         since = Chunk.objects.filter(interface__in=[interface.pk for interface in missing]).since(start)
@@ -193,24 +209,26 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
         for interface in missing:
             of_interface = chunks[interface.pk]
             line = _hours_line(of_interface, counters)
-            sealed_until = _sealed_until(interface, of_interface, waiting.get(interface.server_id))
+            of_server = waiting.get(interface.server_id)
+            newest = _newest_sealed(interface, of_interface, of_server)
+            first_waiting = of_server.first_at if of_server else None
             kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-            hours = Hours(start, limits[interface], sealed_until, kept_from, line)
+            hours = Hours(start, limits[interface], first_waiting, newest, kept_from, line)
             found[interface.pk] = hours
             rows = 2 * len(line.at) if line else 0
             memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
     return found
 
 
-def _sealed_until(interface: Interface, chunks: Sequence[Chunk], waiting: _Waiting | None) -> int | None:
-    """Return until when the chunks' hours hold all, where every reading that waits is a successor of their last.
+def _newest_sealed(interface: Interface, chunks: Sequence[Chunk], waiting: _Waiting | None) -> Reading | None:
+    """Return the newest sealed reading, where every reading that waits is one of its successors.
 
     That is when all come later, and are of its boot: another's may reach further back. None where it is not so.
     """
     newest = chunks[-1].get_last_reading() if chunks and waiting else None
     if newest is None or waiting is None or from_ms(newest.at) != interface.sealed_until:
         return None
-    return newest.at if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
+    return newest if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
 
 
 def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
@@ -344,8 +362,10 @@ def _add_newest(
     hours: dict[int, Hours],
     instants: Sequence[int],
     counters: Sequence[str],
+    logs: Logs | None,
 ) -> None:
     """Add what readings say of the time after the hours that are final."""
+    newest = {pk: of.newest for pk, of in hours.items() if of.newest} if logs is not None else None
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
         groups[max(hours[interface.pk].bounds(instants)[1], instants[0])].append(interface)
@@ -354,7 +374,7 @@ def _add_newest(
             continue
         first = bisect_right(instants, start) - 1
         edges = [start, *instants[first + 1 :]]
-        for key, chains in unrolled(group, start, instants[-1], counters).items():
+        for key, chains in unrolled(group, start, instants[-1], counters, logs=logs, newest=newest).items():
             part = measure(chains, edges, counters)
             add_buckets(totals[key], first, part, 0, 1)
             if len(edges) > 2:

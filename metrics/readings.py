@@ -3,11 +3,13 @@
 import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, timedelta
 
 from django.db.models import Max, Min, QuerySet
 
+from metrics import memory
 from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
 from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 
@@ -16,6 +18,8 @@ Columns = dict[str, list[int]]
 ALWAYS = (*CONTEXT, *REQUIRED)  # what the arithmetic needs, whatever is asked for
 AROUND_MS = 600_000  # what boots that overlap are looked for in, beside the window
 AROUND = timedelta(milliseconds=AROUND_MS)
+FEW_SERVERS = 10
+SHORT_LOG = 1000  # heartbeats: an hour of a few servers, unless they have a backlog
 
 
 def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
@@ -23,19 +27,88 @@ def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in COLUMNS if name in ALWAYS or name in wanted)
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """All of one server that waits to be sealed: the first heartbeat's instant (ms), the boots, readings by name."""
+
+    first_at: int | None
+    boots: set[int]
+    readings: dict[str, list[Reading]]
+
+    def around(self, name: str, start: int, end: int) -> list[Reading]:
+        """Return the readings near the window, and one at least before and after it where there are any."""
+        of_name = self.readings.get(name, [])
+        at = [reading.at for reading in of_name]
+        first = min(bisect_left(at, start - AROUND_MS), max(bisect_right(at, start) - 1, 0))
+        last = max(bisect_right(at, end + AROUND_MS), bisect_left(at, end) + 1)
+        return of_name[first:last]
+
+
+Logs = Mapping[str, Log]  # by server
+
+
+def logs_of(interfaces: Sequence[Interface]) -> Logs | None:
+    """Return the logs of the interfaces' servers; None where they are too many, or too long, to read all of them."""
+    revisions = {interface.server_id: interface.revision for interface in interfaces}
+    if len(revisions) > FEW_SERVERS:
+        return None
+    found: dict[str, Log] = {}
+    for server, revision in revisions.items():
+        if (kept := memory.recall(("log", server), revision)) is not None:
+            found[server] = kept
+    missing = revisions.keys() - found.keys()
+    waiting = Heartbeat.objects.filter(server__in=missing).order_by("collected_at")[: SHORT_LOG + 1]
+    heartbeats = list(waiting) if missing else []
+    if len(heartbeats) > SHORT_LOG:
+        return None
+    for server in missing:
+        found[server] = _log([heartbeat for heartbeat in heartbeats if heartbeat.server_id == server])
+        memory.keep(
+            ("log", server), revisions[server], found[server], rows=sum(map(len, found[server].readings.values()))
+        )
+    return found
+
+
+def _log(heartbeats: Sequence[Heartbeat]) -> Log:
+    by_name: dict[str, list[Reading]] = defaultdict(list)
+    for heartbeat in heartbeats:
+        for name, reading in heartbeat.unpack():
+            by_name[name].append(reading)
+    first_at = to_ms(heartbeats[0].collected_at) if heartbeats else None
+    return Log(first_at, {heartbeat.boot_number for heartbeat in heartbeats}, dict(by_name))
+
+
 def readings(
-    interfaces: Sequence[Interface], start: int, end: int, counters: Collection[str] = COUNTERS
+    interfaces: Sequence[Interface],
+    start: int,
+    end: int,
+    counters: Collection[str] = COUNTERS,
+    *,
+    logs: Logs | None = None,
+    newest: Mapping[int, Reading] | None = None,
 ) -> dict[int, Columns]:
-    """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side."""
+    """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side.
+
+    `newest` are the newest sealed readings of some interfaces, where they are known: as of when `logs` were read.
+    """
     names = columns_for(counters)
-    logged = _logged(interfaces, start, end)  # before the sealed ones: what is sealed in between is in both
-    newest = _newest_sealed([each for each in interfaces if _begins_after_sealed(each, start, logged[each.pk])])
+    # Before the sealed ones: what is sealed in between is in both.
+    logs = logs if logs is not None else logs_of(interfaces)
+    if logs is not None:
+        logged = {each.pk: logs[each.server_id].around(each.name, start, end) for each in interfaces}
+    else:
+        logged = _logged(interfaces, start, end)
+    newest = newest or {}
+    settled = [each for each in interfaces if _begins_after_sealed(each, start, logged[each.pk])]
+    newest = {**_newest_sealed([each for each in settled if each.pk not in newest]), **newest}
     found = {}
-    for interface, reading in newest.items():
-        if _is_alone(reading, logged[interface]):
-            followed = [reading, *order(logged[interface])]
+    for interface in (each.pk for each in settled if each.pk in newest):
+        if _is_alone(newest[interface], logged[interface]):
+            followed = [newest[interface], *order(logged[interface])]
             found[interface] = _window(_only(columns(followed), names), start, end)
-    sealed = sealed_readings([each.pk for each in interfaces if each.pk not in found], start, end, counters)
+    others = [each for each in interfaces if each.pk not in found]
+    silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
+    sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent)
     for interface, of_sealed in sealed.items():
         of_log = logged[interface]
         if of_log:
@@ -63,10 +136,11 @@ def sealed_readings(
     end: int,
     wanted: Collection[str] = COLUMNS,
     changed: Iterable[Chunk] = (),
+    silent: Collection[int] = (),
 ) -> dict[int, Columns]:
     """Return the sealed readings of each interface from `start` to `end` (ms), with a neighbour on each side.
 
-    `changed` are chunks that take the place of those in the database.
+    `changed` are chunks that take the place of those in the database; of `silent` interfaces none follows `end`.
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
@@ -79,7 +153,7 @@ def sealed_readings(
     }
     for interface, readings in _before(found, start, names).items():
         found[interface] = join(readings, found[interface], names=names)
-    for interface, readings in _after(found, end, names).items():
+    for interface, readings in _after(found, end, names, silent).items():
         found[interface] = join(found[interface], readings, names=names)
     return {
         interface: with_earlier_boots(interface, _window(readings, start, end), start, names)
@@ -216,9 +290,10 @@ def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict
     return {chunk.interface_id: _last(chunk, names) for chunk in lasts if chunk.start == newest[chunk.interface_id]}
 
 
-def _after(found: dict[int, Columns], end: int, names: Sequence[str]) -> dict[int, Columns]:
+def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Collection[int]) -> dict[int, Columns]:
     """Return the readings of the next chunk for the interfaces that have none from `end` on yet."""
-    missing = [interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end]
+    ended = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end}
+    missing = ended.difference(silent)
     later = Chunk.objects.filter(interface__in=missing, start__gt=day_of(end), count__gt=0).order_by("-start")
     next_start = dict(later.values_list("interface_id", "start"))
     return {
