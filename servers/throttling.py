@@ -2,10 +2,10 @@
 
 import re
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from ipaddress import IPv6Address, ip_address
+from time import monotonic
 from typing import Any
 
 from django.conf import settings
@@ -60,7 +60,7 @@ class ReportThrottle(BaseThrottle):
 
     def allow_request(self, request: Request, view: Any) -> bool:
         if settings.THROTTLE and isinstance(request.auth, ApiKey):
-            key, now = request.auth, time.monotonic()
+            key, now = request.auth, monotonic()
             servers = {key.server_id} if key.server_id else _named(request.data)
             self.seconds = max(reports.take((key.pk, server), now=now) for server in servers)
         return self.seconds == 0
@@ -76,7 +76,7 @@ def failed(request: Request) -> float:
     refused for the failures of their address.
     """
     address = network(request.META.get("REMOTE_ADDR", ""))
-    return failures.take(address, now=time.monotonic()) if settings.THROTTLE else 0
+    return failures.take(address, now=monotonic()) if settings.THROTTLE else 0
 
 
 def network(address: str) -> str:
