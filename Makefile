@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: serve test check fuzz faults format lock clean
+.PHONY: serve test check fuzz faults load format lock clean
 
 serve: $(VENV)/.runtime static/vendor/.done
 	@$(BIN)/python manage.py serve
@@ -26,6 +26,9 @@ fuzz: $(VENV)/.dev # ten minutes; FUZZ_SECONDS=60 make fuzz for less
 
 faults: $(VENV)/.dev # an hour or two; FAULT_ROUNDS=20 make faults for a tenth of the kills; DATABASE_URL for PostgreSQL
 	@FAULT_ROUNDS=$${FAULT_ROUNDS:-200} $(BIN)/python -m pytest -n 0 -q -m faults homelab/tests/faults
+
+load: $(VENV)/.dev # eleven minutes; LOAD_SECONDS=60 make load for less; DATABASE_URL for PostgreSQL
+	@$(BIN)/python -m homelab.tests.load
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -45,7 +45,7 @@ async def _send(address: str, agent: Agent, delay: float) -> Ack:
         async with asyncio.timeout(PATIENCE):
             while status in (0, *WAITABLE):
                 tries += 1
-                status, wait, answer = await _post(address, agent)
+                status, wait, answer = await post(address, agent)
                 if status in WAITABLE:
                     await asyncio.sleep(wait)
     except (OSError, TimeoutError, asyncio.IncompleteReadError):
@@ -53,7 +53,7 @@ async def _send(address: str, agent: Agent, delay: float) -> Ack:
     return Ack(status, time.monotonic() - began, tries, answer)
 
 
-async def _post(address: str, agent: Agent) -> tuple[int, float, dict[str, Any]]:
+async def post(address: str, agent: Agent) -> tuple[int, float, dict[str, Any]]:
     """Return status, `Retry-After` and the answer."""
     host, port = address.split(":")
     async with asyncio.timeout(CONNECT_SECONDS):
