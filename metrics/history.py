@@ -1,13 +1,14 @@
 """The only way out: every answer about the past comes from here."""
 
 import hashlib
+from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise, repeat
-from typing import NamedTuple, TypedDict, TypeVar
+from itertools import accumulate, pairwise, repeat
+from typing import Any, NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.db.models import Count, Max, Min, Q, Sum
@@ -27,8 +28,8 @@ from metrics.counters import (
     rate,
     unroll,
 )
-from metrics.increases import final_until, increases, unrolled
-from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.increases import FOREVER, final_until, increases, unrolled
+from metrics.models import DAY_MS, EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings, readings_within
 from servers.models import Boot, Server, Snapshot
@@ -528,33 +529,85 @@ def _groups(interfaces: Sequence[Interface], *, by_server: bool) -> list[list[In
 
 
 Rates = list[dict[int, tuple[float, float]]]  # for each period, rx and tx by 5-minute slot
+Samples = tuple[Sequence[float], Sequence[float]]  # of the 5-minute slots of a UTC day, rx and tx; UNKNOWN where it is
 
 
 def _five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Rates]:
     """Return the 5-minute rates of each interface in each period, of the slots of which something is known."""
-    rates: dict[int, Rates] = {}
+    days = range(instants[0] // DAY_MS * DAY_MS, instants[-1], DAY_MS)
+    versions = _versions(interfaces, days)
     slots = [
-        range(-(-start // PERCENTILE_STEP_MS) * PERCENTILE_STEP_MS, end + 1, PERCENTILE_STEP_MS)
+        range(-(-start // PERCENTILE_STEP_MS) * PERCENTILE_STEP_MS, end - PERCENTILE_STEP_MS + 1, PERCENTILE_STEP_MS)
         for start, end in pairwise(instants)
     ]
+    rates: dict[int, Rates] = {}
     for interface in interfaces:
-        found = readings([interface], instants[0], instants[-1], BYTES)[interface.pk]
-        lines = unroll(found, BYTES)
-        rates[interface.pk] = [_slot_rates(lines, slot) for slot in slots]
+        samples = _samples(interface, days, versions[interface.pk])
+        rates[interface.pk] = [_known_rates(samples, of_period) for of_period in slots]
     return rates
 
 
-def _slot_rates(lines: Sequence[Chain], slots: range) -> dict[int, tuple[float, float]]:
-    if len(slots) < 2:
-        return {}
-    buckets = measure(lines, slots, BYTES)
-    rx, tx = (buckets.sums[name] for name in BYTES)
-    seconds = PERCENTILE_STEP_MS // 1000
-    return {
-        slots[index]: (rx[index] / seconds, tx[index] / seconds)
-        for index in range(len(slots) - 1)
-        if buckets.sums["covered_ms"][index]
-    }
+def _known_rates(samples: Mapping[int, Samples], slots: range) -> dict[int, tuple[float, float]]:
+    known = {}
+    for slot in slots:
+        rx, tx = samples[slot // DAY_MS * DAY_MS]
+        index = slot % DAY_MS // PERCENTILE_STEP_MS
+        if rx[index] != UNKNOWN:
+            known[slot] = rx[index], tx[index]
+    return known
+
+
+def _versions(interfaces: Sequence[Interface], days: range) -> dict[int, dict[int, int]]:
+    """Return, for each day on which the log changes nothing, a number that changes when its readings do.
+
+    It stands for all chunks up to the first that follows the day: how many readings they have.
+    """
+    limits = final_until(interfaces)
+    chunks: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    stored = (
+        Chunk.objects.filter(interface__in=interfaces).annotate(is_pruned=Q(readings__isnull=True)).order_by("start")
+    )
+    for pk, *chunk in stored.values_list("interface_id", "start", "days", "count", "is_pruned"):
+        chunks[pk].append(tuple(chunk))
+    found: dict[int, dict[int, int]] = {}
+    for interface in interfaces:
+        of_interface = chunks[interface.pk]
+        versions = list(accumulate(of_interface, lambda version, chunk: hash((version, *chunk)), initial=0))
+        with_readings = [day_start(start) for start, _, count, _ in of_interface if count]
+        starts = [day_start(start) for start, *_ in of_interface]
+        found[interface.pk] = {}
+        for day in days:
+            following = bisect_left(with_readings, day + DAY_MS)
+            until = with_readings[following] if following < len(with_readings) else FOREVER
+            if day + DAY_MS <= limits[interface]:
+                found[interface.pk][day] = versions[bisect_right(starts, until)]
+    return found
+
+
+def _samples(interface: Interface, days: range, versions: Mapping[int, int]) -> dict[int, Samples]:
+    """Return the 5-minute rates of each day; days that are over are measured once."""
+    found: dict[int, Samples] = {}
+    for day in days:
+        kept: Samples | None = memory.recall(("rates", interface.pk, day), versions.get(day))
+        if kept is not None:
+            found[day] = kept
+    missing = [day for day in days if day not in found]
+    if missing:
+        lines = unroll(readings([interface], missing[0], missing[-1] + DAY_MS, BYTES)[interface.pk], BYTES)
+        for day in missing:
+            found[day] = _rates_of_day(lines, day)
+            memory.keep(("rates", interface.pk, day), versions.get(day), found[day], rows=100)
+    return found
+
+
+def _rates_of_day(lines: Sequence[Chain], day: int) -> Samples:
+    buckets = measure(lines, range(day, day + DAY_MS + 1, PERCENTILE_STEP_MS), BYTES)
+    covered, seconds = buckets.sums["covered_ms"], PERCENTILE_STEP_MS // 1000
+    rx, tx = (
+        array("d", [passed / seconds if known else UNKNOWN for passed, known in zip(values, covered, strict=True)])
+        for values in (buckets.sums[name] for name in BYTES)
+    )
+    return rx, tx
 
 
 def _add_rates(rates: Sequence[Rates], count: int) -> list[tuple[list[float], list[float]]]:
