@@ -17,6 +17,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from tqdm import tqdm
 
@@ -27,6 +28,7 @@ from homelab.sqlite3.gate import Turn
 STEP_PAGES = 1024
 TURN_SECONDS = 20.0  # for whoever is writing
 SERVING = "serving-lock"
+UPGRADES_KEPT = 3
 GONE_WITHIN_SECONDS = 3.0  # the session of a process that was killed
 OURS = ("homelab", "servers", "metrics")
 FAILURES = (OSError, sqlite3.Error, DumpError)
@@ -76,6 +78,28 @@ def restore(path: Path, *, overwrite: bool, out: TextIO) -> None:
         except FAILURES as error:
             raise BackupError(f"{path} was not restored: {error}.") from error
     call_command("migrate", verbosity=0, interactive=False)
+
+
+def before_upgrade(out: TextIO | None) -> Path | None:
+    """Back an SQLite database up that is about to be migrated, in the data folder. Return where, or None.
+
+    It is named by the first migration that it has not been through, so that starting again and again makes one. The
+    newest few are kept. Raises BackupError.
+    """
+    if connection.vendor != "sqlite" or not _database().exists():
+        return None
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    if not plan or not executor.loader.applied_migrations:
+        return None
+    folder = settings.DATA_DIR / "backups"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    path = folder / f"before-{plan[0][0]}.sqlite3"
+    backup(path, overwrite=True, out=out)
+    kept = sorted(folder.glob("before-*.sqlite3"), key=lambda each: each.stat().st_mtime, reverse=True)
+    for old in kept[UPGRADES_KEPT:]:
+        old.unlink()
+    return path
 
 
 def suffix() -> str:

@@ -31,6 +31,7 @@ from waitress.server import create_server
 from waitress.task import ErrorTask
 
 from agent.homelab_agent import default_server_id
+from homelab.backup import before_upgrade
 from homelab.errors import body_of
 from homelab.middleware import request_id
 from homelab.moving import is_unfinished
@@ -89,13 +90,18 @@ class JSONErrorTask(ErrorTask):
 
 
 def set_up(out: TextIO) -> None:
-    """Bring the database, the static files and the first admin up to date; quick when they are. Raises Unfit."""
+    """Bring the database, the static files and the first admin up to date; quick when they are.
+
+    A database that is migrated is backed up first. Raises Unfit and BackupError.
+    """
     _check_machine(out)
     _check_database()
     if is_unfinished():
         raise Unfit(
             "The database holds only a part of what it is to hold. Run manage.py migratedata again, to its end."
         )
+    if saved := before_upgrade(sys.stderr):
+        out.write(f"The database as it was before this version is in {saved}.\n")
     call_command("migrate", verbosity=0, interactive=False)
     ballast.keep()
     _collect_static()
