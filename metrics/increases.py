@@ -103,12 +103,14 @@ def unrolled(
 
     They may reach further; those of the same revision are read once. `logs` and `newest` as `readings` takes them.
     """
+    newest = newest or {}
+    starts = {pk: max(start, reading.at) for pk, reading in newest.items()}
     found: dict[int, list[Chain]] = {}
     missing: list[Interface] = []
     for interface in interfaces:
         for key in _keys(interface, start, end, counters):
             kept: _Lines | None = memory.recall(key, interface.revision)
-            if kept is not None and kept.start <= start and end <= kept.end:
+            if kept is not None and kept.start <= starts.get(interface.pk, start) and end <= kept.end:
                 found[interface.pk] = kept.chains
                 break
         else:
@@ -117,10 +119,11 @@ def unrolled(
         loaded = readings(missing, start, end, counters, logs=logs, newest=newest)
         for interface in missing:
             of_interface = loaded[interface.pk]
+            first = starts.get(interface.pk, start)
             chains = [_compact(chain) for chain in unroll(of_interface, counters)]
             found[interface.pk] = chains
             # Where the readings end before the window does, there are none after it either.
-            since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > start else start
+            since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > first else first
             until = FOREVER if not of_interface["at"] or of_interface["at"][-1] < end else end
             key = _keys(interface, start, end, counters)[-1]
             memory.keep(key, interface.revision, _Lines(since, until, chains), rows=len(of_interface["at"]))
@@ -365,16 +368,18 @@ def _add_newest(
     logs: Logs | None,
 ) -> None:
     """Add what readings say of the time after the hours that are final."""
-    newest = {pk: of.newest for pk, of in hours.items() if of.newest} if logs is not None else None
+    starts = {interface.pk: max(hours[interface.pk].bounds(instants)[1], instants[0]) for interface in interfaces}
+    newest = {pk: of.newest for pk, of in hours.items() if of.newest and of.newest.at == starts[pk]}
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
-        groups[max(hours[interface.pk].bounds(instants)[1], instants[0])].append(interface)
-    for start, group in groups.items():
-        if start >= instants[-1]:
-            continue
-        first = bisect_right(instants, start) - 1
-        edges = [start, *instants[first + 1 :]]
-        for key, chains in unrolled(group, start, instants[-1], counters, logs=logs, newest=newest).items():
+        if starts[interface.pk] < instants[-1]:
+            # Those that go on from their newest sealed reading are read at once, wherever that is.
+            groups[-1 if interface.pk in newest else starts[interface.pk]].append(interface)
+    for group in groups.values():
+        since = min(starts[interface.pk] for interface in group)
+        for key, chains in unrolled(group, since, instants[-1], counters, logs=logs, newest=newest).items():
+            first = bisect_right(instants, starts[key]) - 1
+            edges = [starts[key], *instants[first + 1 :]]
             part = measure(chains, edges, counters)
             add_buckets(totals[key], first, part, 0, 1)
             if len(edges) > 2:

@@ -89,23 +89,27 @@ def readings(
 ) -> dict[int, Columns]:
     """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side.
 
-    `newest` are the newest sealed readings of some interfaces, where they are known: as of when `logs` were read.
+    `newest` are the newest sealed readings of interfaces whose readings are wanted from these on only. They are looked
+    up again, unless they are as of when the `logs` were read.
     """
+    newest = newest or {}
+    is_current = logs is not None
     names = columns_for(counters)
     # Before the sealed ones: what is sealed in between is in both.
     logs = logs if logs is not None else logs_of(interfaces)
     if logs is not None:
         logged = {each.pk: logs[each.server_id].around(each.name, start, end) for each in interfaces}
     else:
-        logged = _logged(interfaces, start, end)
-    newest = newest or {}
-    settled = [each for each in interfaces if _begins_after_sealed(each, start, logged[each.pk])]
-    newest = {**_newest_sealed([each for each in settled if each.pk not in newest]), **newest}
+        logged = _logged(interfaces, start, end, newest)
+    settled = [each for each in interfaces if each.pk in newest or _begins_after_sealed(each, start)]
+    unknown = [each for each in settled if not is_current or each.pk not in newest]
+    last = {**newest, **_newest_sealed(unknown)} if is_current else _newest_sealed(unknown)
     found = {}
-    for interface in (each.pk for each in settled if each.pk in newest):
-        if _is_alone(newest[interface], logged[interface]):
-            followed = [newest[interface], *order(logged[interface])]
-            found[interface] = _window(_only(columns(followed), names), start, end)
+    for interface in (each.pk for each in settled if each.pk in last):
+        reading, of_log = last[interface], logged[interface]
+        if _is_alone(reading, of_log):
+            followed = _only(columns([reading, *order(of_log)]), names)
+            found[interface] = _window(followed, max(start, reading.at), end)
     others = [each for each in interfaces if each.pk not in found]
     silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
     sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent)
@@ -202,8 +206,11 @@ def _last_of_boot(interface: int, boot: int, started: int, before: int, names: S
     return join(names=names)
 
 
-def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, list[Reading]]:
-    """Return the unsealed readings from `start` to `end`, and at least one before and one after where there are any."""
+def _logged(interfaces: Sequence[Interface], start: int, end: int, newest: Collection[int]) -> dict[int, list[Reading]]:
+    """Return the unsealed readings from `start` to `end`, and at least one before and one after where there are any.
+
+    Of interfaces in `newest` none is before.
+    """
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     for interface in interfaces:
         wanted[interface.server_id][interface.name] = interface.pk
@@ -215,27 +222,31 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, 
         for name, reading in heartbeat.unpack():
             if name in ids:
                 found[ids[name]].append(reading)
-    unbound_before = _missing(interfaces, found, lambda reading: reading.at <= start)
+    others = [interface for interface in interfaces if interface.pk not in newest]
+    unbound_before = _missing(others, found, lambda reading: reading.at <= start)
     unbound_after = _missing(interfaces, found, lambda reading: reading.at >= end)
     if unbound_before or unbound_after:
+        sealed_until = {interface.pk: interface.sealed_until for interface in interfaces}
         bounds = log.filter(server__in={*unbound_before, *unbound_after}).values_list("server_id")
-        for server_id, oldest, newest in bounds.annotate(Min("collected_at"), Max("collected_at")):
+        for server_id, oldest, latest in bounds.annotate(Min("collected_at"), Max("collected_at")):
             of_server = log.filter(server=server_id)
             if oldest < since and server_id in unbound_before:
                 earlier = of_server.filter(collected_at__lt=since).order_by("-collected_at")
                 _add_nearest(found, unbound_before[server_id], earlier)
-            if newest > until and server_id in unbound_after:
+            # What follows the window is sealed, where nothing that waits is older than that.
+            unsealed = {
+                name: pk
+                for name, pk in unbound_after.get(server_id, {}).items()
+                if (sealed := sealed_until[pk]) is None or sealed < from_ms(end) or sealed >= oldest
+            }
+            if latest > until and unsealed:
                 later = of_server.filter(collected_at__gt=until).order_by("collected_at")
-                _add_nearest(found, unbound_after[server_id], later)
+                _add_nearest(found, unsealed, later)
     return found
 
 
-def _begins_after_sealed(interface: Interface, start: int, logged: list[Reading]) -> bool:
-    """Tell whether all that a window from `start` shows is in the log, and follows what is sealed."""
-    if interface.sealed_until is None or from_ms(start) < interface.sealed_until:
-        return False
-    sealed_until = to_ms(interface.sealed_until)
-    return all(reading.at > sealed_until for reading in logged)
+def _begins_after_sealed(interface: Interface, start: int) -> bool:
+    return interface.sealed_until is not None and interface.sealed_until <= from_ms(start)
 
 
 def _newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
@@ -248,11 +259,14 @@ def _newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
 
 
 def _is_alone(newest: Reading, logged: list[Reading]) -> bool:
-    """Tell whether the newest sealed reading is the one sealed reading that a later one may be a successor of.
+    """Tell whether all that is logged comes later, and no sealed reading but the newest has a successor there.
 
-    It is, unless another boot was running then too: the predecessor of that one's next reading lies further back.
+    It has where another boot was running then too: the predecessor of that one's next reading lies further back.
     """
-    return all(of.boot == newest.boot or (of.boot != NO_BOOT and of.started > newest.at) for of in logged)
+    return all(
+        of.at > newest.at and (of.boot == newest.boot or (of.boot != NO_BOOT and of.started > newest.at))
+        for of in logged
+    )
 
 
 def _only(readings: Columns, names: Sequence[str]) -> Columns:
@@ -296,9 +310,11 @@ def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Co
     missing = ended.difference(silent)
     later = Chunk.objects.filter(interface__in=missing, start__gt=day_of(end), count__gt=0).order_by("-start")
     next_start = dict(later.values_list("interface_id", "start"))
+    firsts = Chunk.objects.filter(interface__in=next_start, start__in=set(next_start.values())).defer("hours")
     return {
-        interface: Chunk.objects.get(interface=interface, start=start).get_readings(names)
-        for interface, start in next_start.items()
+        chunk.interface_id: chunk.get_readings(names)
+        for chunk in firsts
+        if chunk.start == next_start[chunk.interface_id]
     }
 
 
