@@ -64,6 +64,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return super().get_new_connection(conn_params)
         self._take_turn(self._timeout)
         try:
+            with suppress(OSError):  # which SQLite then says in its own words
+                path.touch(mode=0o600)  # for its owner only, whatever the folder lets others see; its log follows it
             return super().get_new_connection(conn_params)
         finally:
             self._leave()

@@ -76,8 +76,9 @@ def test_the_printed_password_signs_in(start):
 
 def test_what_is_secret_is_readable_by_its_owner_only(start, tmp_path: Path):
     start()
-    for secret in (tmp_path / "secret-key", tmp_path / "agent" / "agent.env"):
-        assert secret.stat().st_mode & 0o077 == 0
+    database = ("homelab.sqlite3", "homelab.sqlite3-wal", "homelab.sqlite3-shm")
+    for secret in (*database, "secret-key", "agent/agent.env"):
+        assert (tmp_path / secret).stat().st_mode & 0o077 == 0, secret
 
 
 def test_only_static_files_that_are_used_are_collected(tmp_path: Path, settings):
