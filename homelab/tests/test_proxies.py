@@ -215,3 +215,23 @@ def send(site: Site, mebibytes: float) -> requests.Response:
     headers = {"Content-Type": "application/json", "X-API-Key": site.key}
     body = b" " * int(mebibytes * 2**20)
     return site.client().post(site.url("/api/v1/agents/heartbeat"), body, headers=headers, timeout=20)
+
+
+def test_nobody_but_the_proxy_that_is_named_is_believed(tmp_path: Path):
+    hub = Hub(tmp_path, "--no-agent", HOMELAB_PUBLIC_URL="https://localhost", HOMELAB_TRUSTED_PROXY="127.0.0.9")
+    says = {"X-Forwarded-Proto": "https", "X-Forwarded-For": "203.0.113.1"}
+    answers = {}
+    try:
+        for address in ("127.0.0.1", "127.0.0.9"):
+            session = requests.Session()
+            session.mount("http://", _From(address))
+            url = f"http://{hub.address}/admin/login/"
+            answers[address] = session.get(url, headers=says, allow_redirects=False, timeout=10).status_code
+            token = session.cookies.get("csrftoken", "")  # for TLS alone: the client would not send it
+            form = {"username": "ada", "password": "wrong", "csrfmiddlewaretoken": token}
+            headers = {**says, "Cookie": f"csrftoken={token}", "Referer": "https://localhost/"}
+            session.post(url, form, headers=headers, allow_redirects=False, timeout=10)
+    finally:
+        hub.stop()
+    assert answers == {"127.0.0.1": 301, "127.0.0.9": 200}
+    assert hub.said().count('ip_address: "203.0.113.1"') == 1
