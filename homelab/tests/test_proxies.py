@@ -156,6 +156,7 @@ def test_who_signs_in_gets_cookies_for_tls_alone(site: Site):
     page = client.get(site.url("/admin/"), timeout=10)
     assert (page.status_code, page.url) == (200, site.url("/admin/"))
     assert page.headers["Strict-Transport-Security"] == "max-age=31536000; includeSubDomains; preload"
+    assert page.headers["Cross-Origin-Opener-Policy"] == "same-origin"
     added = client.post(
         site.url("/admin/add/"), {"csrfmiddlewaretoken": client.cookies["csrftoken"]},
         headers={"Referer": site.url("/admin/add/")}, timeout=10,
