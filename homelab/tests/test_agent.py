@@ -20,9 +20,11 @@ import pytest
 from agent import homelab_agent
 from agent.tests.proxy import Proxy
 from homelab.tests.faults.audit import Auditor
-from homelab.tests.faults.hubs import BreakableHub, new_hub
+from homelab.tests.faults.hubs import ON_POSTGRESQL, BreakableHub, new_hub
 from homelab.tests.hub import wait_for
 from homelab.tests.monitored import Monitored, number_in
+
+pytestmark = pytest.mark.skipif(ON_POSTGRESQL, reason="which database it is, the agent cannot see")
 
 MAKE_KEYS = """
 from servers.models import ApiKey
