@@ -32,7 +32,8 @@ from metrics.models import Chunk, Heartbeat, Interface, day_start, from_ms
 from metrics.periods import parse_step, parse_zone
 from servers.models import Server
 
-BATCH = 500
+BATCH = 500  # rows, or fewer where they are large
+BATCH_BYTES = 8_000_000
 SOURCE = "source"
 MADE_BY_MIGRATE: tuple[type[models.Model], ...] = (Permission, ContentType)  # in an empty database, too
 OF_ONE_DATABASE = (Probe, Move)  # what these say is of no use in another
@@ -148,7 +149,8 @@ def _copy(model: type[models.Model], bar: Any) -> None:
     rows = model._base_manager.using(SOURCE).order_by("pk")
     step, _ = Move.objects.get_or_create(table=model._meta.db_table)
     bar.update(rows.filter(pk__lte=step.last).count() if step.last is not None else 0)
-    while batch := list((rows if step.last is None else rows.filter(pk__gt=step.last))[:BATCH]):
+    limit = min(BATCH, 10)
+    while batch := list((rows if step.last is None else rows.filter(pk__gt=step.last))[:limit]):
         with transaction.atomic():
             if model in MADE_BY_MIGRATE and step.last is None:
                 model._base_manager.all().delete()
@@ -156,6 +158,13 @@ def _copy(model: type[models.Model], bar: Any) -> None:
             step.last = batch[-1].pk
             step.save()
         bar.update(len(batch))
+        limit = max(min(BATCH, BATCH_BYTES * len(batch) // _size(batch)), 1)
+
+
+def _size(batch: list[models.Model]) -> int:
+    """Return how many bytes the rows are, roughly."""
+    values = [value for row in batch for value in vars(row).values()]
+    return sum(len(value) if isinstance(value, bytes | str | memoryview) else 8 for value in values)
 
 
 def _number_on(moved: list[type[models.Model]]) -> None:
