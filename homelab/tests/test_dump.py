@@ -127,7 +127,7 @@ def test_a_damaged_backup_is_refused_and_changes_nothing(path: Path):
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2 : len(damaged) // 2 + 64] = b"\xff" * 64
     path.write_bytes(damaged)
-    with pytest.raises(CommandError, match="is no backup of a hub"):
+    with pytest.raises(CommandError, match=r"is no backup of a hub|was not restored"):  # its data, or its statements
         call_command("restore", str(path), "--overwrite")
     path.write_bytes(b"not a dump")
     with pytest.raises(CommandError, match="is no backup of a hub"):
