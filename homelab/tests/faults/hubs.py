@@ -139,7 +139,8 @@ class Origin:
     def copy(self, folder: Path, of_hub: type[BreakableHub] = BreakableHub, **variables: str) -> Iterator[BreakableHub]:
         """Start a copy. Whatever is left of it in the end is killed."""
         if not folder.exists():
-            shutil.copytree(self.folder, folder)
+            shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns("static", "*-ballast"))
+            (folder / "static").symlink_to(self.folder / "static")
         database = _create(self.database) if self.database else None
         hub = of_hub(folder, "--no-agent", **{"HOMELAB_THROTTLE": "off", **_variables(database), **variables})
         hub.shared, hub.read, hub.password = self.shared, self.read, self.password

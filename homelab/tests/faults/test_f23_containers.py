@@ -50,7 +50,7 @@ def interface(name: str, passed: int, **facts: object) -> dict[str, object]:
 
 
 def test_rows_are_bounded_the_gone_age_out_and_totals_are_unharmed(settings, tally, every: int):
-    veths, kept, hours = (200, 24, 5 * 24) if every == 1 else (40, 4, 10)
+    veths, kept, hours = (200, 24, 5 * 24) if every == 1 else (30, 3, 8)
     settings.RETENTION_VETH_DAYS = kept / 24
     docker, most = Docker(veths), 0
     for number in range(hours):
