@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise, repeat
 from typing import Any, NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Sum
 
 from metrics import memory
 from metrics.counters import (
@@ -192,6 +192,14 @@ def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool
     with_total = {interface.server_id for interface in counted}
     others = [server for server in servers if server.pk not in with_total]
     return counted + list(found.filter(server__in=others) if others else ())
+
+
+def whole_fleet() -> list[Interface]:
+    """Return the interfaces that count in the total of any server, with their servers."""
+    in_totals = Exists(Interface.objects.in_totals().filter(pk=OuterRef("pk")))
+    found = Interface.objects.with_revision().select_related("server").annotate(is_counted=in_totals)
+    groups = _groups(list(found.order_by("server_id", "name")), by_server=True)
+    return [each for group in groups for each in ([one for one in group if one.is_counted] or group)]  # type: ignore[attr-defined]
 
 
 def series(

@@ -30,7 +30,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import AROUND_MS, Logs, logs_of, readings, sealed_readings
+from metrics.readings import AROUND_MS, NOTHING, Logs, logs_of, readings, sealed_readings
 
 FOREVER = 2**62
 
@@ -39,12 +39,13 @@ class Hours(NamedTuple):
     """The hours of one interface since `start` (ms): final up to `limit`; their readings gone before `kept_from`.
 
     The hour after `limit` is not final. Where `newest`, the newest sealed reading, is not None, that hour says all that
-    passed until then, and what waits in the log since `first_waiting` (ms) follows.
+    passed until then, and what waits in the log, from `first_waiting` to `last_waiting` (ms), follows.
     """
 
     start: int
     limit: int
     first_waiting: int | None
+    last_waiting: int | None
     newest: Reading | None
     kept_from: int
     line: Chain | None
@@ -59,9 +60,10 @@ class Hours(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """The heartbeats of one server in the log: the first's instant (ms), and the boots, at least when there is one."""
+    """The heartbeats of one server in the log: from when to when (ms), and the boots, at least when there is one."""
 
     first_at: int
+    last_at: int
     boots: set[int]
 
 
@@ -98,10 +100,11 @@ def unrolled(
     *,
     logs: Logs | None = None,
     newest: Mapping[int, Reading] | None = None,
+    last_waiting: int = FOREVER,
 ) -> dict[int, list[Chain]]:
     """Return the unrolled readings of each interface, by its id, that any instant from `start` to `end` needs.
 
-    They may reach further; those of the same revision are read once. `logs` and `newest` as `readings` takes them.
+    They may reach further; those of the same revision are read once. The rest is as `readings` takes it.
     """
     newest = newest or {}
     starts = {pk: max(start, reading.at) for pk, reading in newest.items()}
@@ -116,7 +119,7 @@ def unrolled(
         else:
             missing.append(interface)
     if missing:
-        loaded = readings(missing, start, end, counters, logs=logs, newest=newest)
+        loaded = readings(missing, start, end, counters, logs=logs, newest=newest, last_waiting=last_waiting)
         for interface in missing:
             of_interface = loaded[interface.pk]
             first = starts.get(interface.pk, start)
@@ -141,10 +144,15 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
 def _waiting(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, _Waiting]:
     """Return what waits in the log, by server; nothing for those without."""
     if logs is not None:
-        return {server: _Waiting(log.first_at, log.boots) for server, log in logs.items() if log.first_at is not None}
+        return {
+            server: _Waiting(log.first_at, log.last_at, log.boots)
+            for server, log in logs.items()
+            if log.first_at is not None and log.last_at is not None
+        }
     log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
-    found = log.values_list("server_id").annotate(Min("collected_at"), Min("boot_number"), Max("boot_number"))
-    return {server: _Waiting(to_ms(first), {lowest, highest}) for server, first, lowest, highest in found}
+    of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
+    found = log.values_list("server_id").annotate(*of_each)
+    return {server: _Waiting(to_ms(first), to_ms(last), set(boots)) for server, first, last, *boots in found}
 
 
 def _final_until(interfaces: Sequence[Interface], waiting: dict[str, _Waiting]) -> dict[Interface, int]:
@@ -214,9 +222,9 @@ def _hours_of(
             line = _hours_line(of_interface, counters)
             of_server = waiting.get(interface.server_id)
             newest = _newest_sealed(interface, of_interface, of_server)
-            first_waiting = of_server.first_at if of_server else None
+            first_waiting, last_waiting = (of_server.first_at, of_server.last_at) if of_server else (None, None)
             kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-            hours = Hours(start, limits[interface], first_waiting, newest, kept_from, line)
+            hours = Hours(start, limits[interface], first_waiting, last_waiting, newest, kept_from, line)
             found[interface.pk] = hours
             rows = 2 * len(line.at) if line else 0
             memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
@@ -340,13 +348,14 @@ def _add_cut_hours(
     for instant in instants:
         if instant % HOUR_MS:
             cut[instant // HOUR_MS * HOUR_MS].append(instant)
+    nothing = {interface.server_id: NOTHING for interface in interfaces}  # final is what no log can change
     if len(cut) > 4:
         lines = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
     for hour, inner in cut.items():
         edges = [hour, *inner, hour + HOUR_MS]
         final = [each for each in interfaces if hour + HOUR_MS <= hours[each.pk].bounds(instants)[0]]
         if len(cut) <= 4:
-            lines = unrolled(final, hour, hour + HOUR_MS, counters)
+            lines = unrolled(final, hour, hour + HOUR_MS, counters, logs=nothing)
         for interface in final:
             of_interface = hours[interface.pk]
             if hour < of_interface.kept_from and of_interface.line is not None:
@@ -370,6 +379,7 @@ def _add_newest(
     """Add what readings say of the time after the hours that are final."""
     starts = {interface.pk: max(hours[interface.pk].bounds(instants)[1], instants[0]) for interface in interfaces}
     newest = {pk: of.newest for pk, of in hours.items() if of.newest and of.newest.at == starts[pk]}
+    last_waiting = max((of.last_waiting or 0 for pk, of in hours.items() if pk in newest), default=0)
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
         if starts[interface.pk] < instants[-1]:
@@ -377,7 +387,9 @@ def _add_newest(
             groups[-1 if interface.pk in newest else starts[interface.pk]].append(interface)
     for group in groups.values():
         since = min(starts[interface.pk] for interface in group)
-        for key, chains in unrolled(group, since, instants[-1], counters, logs=logs, newest=newest).items():
+        for key, chains in unrolled(
+            group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting
+        ).items():
             first = bisect_right(instants, starts[key]) - 1
             edges = [starts[key], *instants[first + 1 :]]
             part = measure(chains, edges, counters)

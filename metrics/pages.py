@@ -79,15 +79,13 @@ def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
 def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return the interfaces and servers that passed most in the asked window."""
     seen = whole_hours(window(request, now))
-    servers = list(Server.objects.all())
-    interfaces = history.fleet(servers, by_server=True)
+    interfaces = history.whole_fleet()
     ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces))
-    named = {server.pk: server for server in servers}
     by_name = {(row.server_id, row.name): row for row in interfaces}
     first = max((max(row.rx_bytes, row.tx_bytes) for row in ranking), default=0) or 1
     lines = [
         TopLine(
-            named[row.server_id],
+            by_name[row.server_id, row.interface].server,
             by_name[row.server_id, row.interface],
             row.rx_bytes,
             row.tx_bytes,
@@ -102,7 +100,7 @@ def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
         "periods": PERIODS,
         "lines": lines[:TOP_SHOWN],
         "more": max(len(lines) - TOP_SHOWN, 0),
-        "named": named,
+        "has_servers": bool(interfaces) or Server.objects.exists(),
         "per_server": _per_server(lines),
         "stack": _stack([line.interface for line in lines[:STACKED]], seen.start, seen.end),
     }

@@ -29,9 +29,10 @@ def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """All of one server that waits to be sealed: the first heartbeat's instant (ms), the boots, readings by name."""
+    """All of one server that waits to be sealed: from when to when (ms), the boots, readings by name."""
 
     first_at: int | None
+    last_at: int | None
     boots: set[int]
     readings: dict[str, list[Reading]]
 
@@ -45,6 +46,7 @@ class Log:
 
 
 Logs = Mapping[str, Log]  # by server
+NOTHING = Log(None, None, set(), {})
 
 
 def logs_of(interfaces: Sequence[Interface]) -> Logs | None:
@@ -74,8 +76,8 @@ def _log(heartbeats: Sequence[Heartbeat]) -> Log:
     for heartbeat in heartbeats:
         for name, reading in heartbeat.unpack():
             by_name[name].append(reading)
-    first_at = to_ms(heartbeats[0].collected_at) if heartbeats else None
-    return Log(first_at, {heartbeat.boot_number for heartbeat in heartbeats}, dict(by_name))
+    first_at, last_at = (to_ms(heartbeats[at].collected_at) if heartbeats else None for at in (0, -1))
+    return Log(first_at, last_at, {heartbeat.boot_number for heartbeat in heartbeats}, dict(by_name))
 
 
 def readings(
@@ -86,11 +88,12 @@ def readings(
     *,
     logs: Logs | None = None,
     newest: Mapping[int, Reading] | None = None,
+    last_waiting: int | None = None,
 ) -> dict[int, Columns]:
     """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side.
 
     `newest` are the newest sealed readings of interfaces whose readings are wanted from these on only. They are looked
-    up again, unless they are as of when the `logs` were read.
+    up again, unless they are as of when the `logs` were read. What waits for these ends at `last_waiting` (ms).
     """
     newest = newest or {}
     is_current = logs is not None
@@ -100,7 +103,7 @@ def readings(
     if logs is not None:
         logged = {each.pk: logs[each.server_id].around(each.name, start, end) for each in interfaces}
     else:
-        logged = _logged(interfaces, start, end, newest)
+        logged = _logged(interfaces, start, end, newest, last_waiting)
     settled = [each for each in interfaces if each.pk in newest or _begins_after_sealed(each, start)]
     unknown = [each for each in settled if not is_current or each.pk not in newest]
     last = {**newest, **_newest_sealed(unknown)} if is_current else _newest_sealed(unknown)
@@ -206,10 +209,12 @@ def _last_of_boot(interface: int, boot: int, started: int, before: int, names: S
     return join(names=names)
 
 
-def _logged(interfaces: Sequence[Interface], start: int, end: int, newest: Collection[int]) -> dict[int, list[Reading]]:
+def _logged(
+    interfaces: Sequence[Interface], start: int, end: int, newest: Collection[int], last_waiting: int | None
+) -> dict[int, list[Reading]]:
     """Return the unsealed readings from `start` to `end`, and at least one before and one after where there are any.
 
-    Of interfaces in `newest` none is before.
+    Of interfaces in `newest` none is before, and none after `last_waiting`.
     """
     wanted: dict[str, dict[str, int]] = defaultdict(dict)
     for interface in interfaces:
@@ -224,7 +229,8 @@ def _logged(interfaces: Sequence[Interface], start: int, end: int, newest: Colle
                 found[ids[name]].append(reading)
     others = [interface for interface in interfaces if interface.pk not in newest]
     unbound_before = _missing(others, found, lambda reading: reading.at <= start)
-    unbound_after = _missing(interfaces, found, lambda reading: reading.at >= end)
+    has_all = last_waiting is not None and last_waiting <= end + AROUND_MS
+    unbound_after = _missing(others if has_all else interfaces, found, lambda reading: reading.at >= end)
     if unbound_before or unbound_after:
         sealed_until = {interface.pk: interface.sealed_until for interface in interfaces}
         bounds = log.filter(server__in={*unbound_before, *unbound_after}).values_list("server_id")

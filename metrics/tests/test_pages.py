@@ -1,14 +1,19 @@
 import hashlib
 from datetime import timedelta
+from urllib.parse import urlencode
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from metrics import figures
+from metrics import figures, memory, seal
+from metrics.ingest import Report, ingest_batch
 from metrics.models import Event, Heartbeat, Interface
 from metrics.rows import server_row
-from metrics.tests.test_admin import SCRIPT, report
+from metrics.tests.test_admin import SCRIPT, reading, report
+from metrics.windows import PERIODS
 from servers.models import ApiKey, KeyKind, Server
 
 pytestmark = pytest.mark.django_db
@@ -175,3 +180,60 @@ def test_names_are_untrusted_on_every_page(admin_client, address):
 def test_pages_are_for_staff_who_may_see_servers(client, django_user_model, address):
     client.force_login(django_user_model.objects.create_user("someone", is_staff=True))
     assert client.get(address).status_code == 403
+
+
+# The budget of queries
+
+
+@pytest.fixture
+def fleet():
+    """Eleven servers, more than the log is read of as a whole: six days, of which all but this hour is sealed."""
+    now = timezone.now()
+    ages = [*(timedelta(hours=hours) for hours in range(6 * 24, 2, -2)), *(timedelta(minutes=5 * n) for n in range(37))]
+    for number in range(11):
+        ingest_batch([aged(f"server-{number:02}", now, age) for age in sorted(ages)], may_register=True, now=now)
+    seal.tick(now=now)
+
+
+def aged(server_id, now, age):
+    interval = timedelta(hours=2) if age > timedelta(hours=3) else timedelta(minutes=5)
+    uptime = timedelta(days=10).total_seconds()
+    return Report(
+        server_id=server_id,
+        hostname=server_id,
+        timestamp=now - age,
+        boot_id="one",
+        uptime=uptime - age.total_seconds(),
+        sent_uptime=uptime,
+        interval=interval.total_seconds(),
+        network_interfaces=[reading(name, int(10**9 - age.total_seconds() * 10)) for name in ("eth0", "eth1")],
+    )
+
+
+def addresses():
+    server, eth0 = Server.objects.order_by("id")[0], Interface.objects.order_by("id")[0]
+    periods = [f"?period={period}" for period in PERIODS]
+    past = f"?{urlencode({'start': 'now-5d', 'end': 'now-61h'})}"
+    of_server = reverse("admin:servers_server_change", args=[server.pk])
+    of_interface = reverse("admin:metrics_interface_change", args=[eth0.pk])
+    return [
+        OVERVIEW,
+        STORAGE,
+        ADD,
+        *(reverse(f"admin:{name}_changelist") for name in ("servers_server", "metrics_interface", "servers_apikey")),
+        *(page + query for page in (of_server, of_interface, TOP) for query in (*periods, past)),
+        f"{of_server}?period=12m&interface=eth1",
+        *(f"{of_interface}?show={tab}" for tab in ("days", "months", "hours")),
+    ]
+
+
+def test_every_page_takes_at_most_ten_queries_when_nothing_is_remembered(admin_client, fleet):
+    admin_client.get(reverse("admin:servers_apikey_add"))  # what is looked up once a process
+    taken = {}
+    for address in addresses():
+        memory.forget()
+        figures.forget()
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.get(address).status_code == 200
+        taken[address] = len(captured)
+    assert {address: count for address, count in taken.items() if count > 10} == {}
