@@ -6,6 +6,8 @@ from typing import Any, cast
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.auth.admin import UserAdmin
+from django.contrib.auth.models import User
 from django.core.validators import RegexValidator
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -207,6 +209,17 @@ class ApiKeyAdmin(admin.ModelAdmin):
             "action_checkbox_name": ACTION_CHECKBOX_NAME,
         }
         return TemplateResponse(request, "admin/servers/apikey/revoke.html", context)
+
+
+admin.site.unregister(User)
+
+
+@admin.register(User)
+class PlainUserAdmin(UserAdmin):
+    """Users without the fields that a screen reader cannot tell: lists of two sides, instants in two parts."""
+
+    filter_horizontal = ()
+    readonly_fields = ("last_login", "date_joined")
 
 
 def key_state(key: ApiKey) -> str:
