@@ -13,9 +13,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 ROOT = Path(__file__).parents[2]
+
+# For tests whose hub is a `Hub` without DATABASE_URL: on PostgreSQL they would be the same once more.
+hub_on_sqlite = pytest.mark.skipif(
+    os.environ.get("DATABASE_URL", "").startswith("postgres"), reason="its hub is on SQLite either way"
+)
 
 
 class Hub:

@@ -15,10 +15,12 @@ import yaml
 from django.conf import settings
 from drf_spectacular.generators import SchemaGenerator
 
-from homelab.tests.hub import Hub
+from homelab.tests.hub import Hub, hub_on_sqlite
 from homelab.tests.test_prometheus import needed
 from metrics.changes import ChangeKind
 from metrics.counters import MARKS
+
+pytestmark = hub_on_sqlite
 
 API = (settings.BASE_DIR / "docs" / "api.md").read_text()
 RECIPES = {part.partition("\n")[0]: part for part in re.split(r"^### \d+\. ", API, flags=re.MULTILINE)[1:]}

@@ -7,7 +7,11 @@ from pathlib import Path
 
 from django.conf import settings
 
-KILLS = int(os.environ.get("TICK_KILLS", "6"))
+from homelab.tests.hub import hub_on_sqlite
+
+pytestmark = hub_on_sqlite
+
+KILLS = int(os.environ.get("TICK_KILLS", "3"))
 
 
 def test_a_killed_tick_is_finished_by_the_next(tmp_path: Path):

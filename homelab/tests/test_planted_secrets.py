@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import requests
-from django.db import connection
 
-from homelab.tests.hub import Hub
+from homelab.tests.hub import Hub, hub_on_sqlite
 from homelab.tests.test_access_matrix import ROWS
 from homelab.tests.test_serve import PASSWORD as PRINTED
 from servers.models import KeyKind
 
-pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="its hub is on SQLite either way")
+pytestmark = hub_on_sqlite
 
 WRONG, TYPED_AS_NAME, NEW, OTHERS = (f"planted-password-{number}" for number in range(4))
 COOKIE, TOKEN, QUERY, BODY = "planted-cookie", "planted-token", "planted-query", "planted-body"

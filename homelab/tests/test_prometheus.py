@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from homelab.tests.hub import Hub, wait_for
+from homelab.tests.hub import Hub, hub_on_sqlite, wait_for
+
+pytestmark = hub_on_sqlite
 
 
 def needed(command: str, package: str = "prometheus") -> str:

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 from django.conf import settings
-from django.db import connection
 from requests.adapters import HTTPAdapter
 
-from homelab.tests.hub import ROOT, Hub, wait_for
+from homelab.tests.hub import ROOT, Hub, hub_on_sqlite, wait_for
 from homelab.tests.test_serve import PASSWORD
 
-pytestmark = pytest.mark.skipif(connection.vendor != "sqlite", reason="its hub is on SQLite either way")
+pytestmark = hub_on_sqlite
 
 DEPLOY = ROOT / "docs" / "deploy"
 NGINX = """

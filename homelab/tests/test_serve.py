@@ -16,7 +16,9 @@ from django.core.management import CommandError, call_command
 
 from agent.homelab_agent import default_server_id
 from homelab import serve
-from homelab.tests.hub import ROOT, Hub, environment, wait_for
+from homelab.tests.hub import ROOT, Hub, environment, hub_on_sqlite, wait_for
+
+pytestmark = hub_on_sqlite
 
 PASSWORD = re.compile(r"Sign in as admin with the password (\S+)")
 INTERFACES = {name for name in psutil.net_io_counters(pernic=True, nowrap=False) if name != "lo"}

@@ -15,7 +15,9 @@ import pytest
 import requests
 
 from agent import homelab_agent
-from homelab.tests.hub import Hub
+from homelab.tests.hub import Hub, hub_on_sqlite
+
+pytestmark = hub_on_sqlite
 
 Body = dict[str, Any]
 
