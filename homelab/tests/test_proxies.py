@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,7 +209,9 @@ def test_a_body_over_one_mebibyte_is_refused_by_the_hub(site: Site, mebibytes: f
 
 
 def test_a_body_that_is_far_too_large_ends_at_the_proxy(site: Site):
-    assert send(site, 5).status_code in (413, 502)  # Caddy before 2.7 may find the second first
+    with suppress(requests.ConnectionError):  # it may be cut off while it still sends
+        assert send(site, 5).status_code in (413, 502)  # Caddy before 2.7 may find the second first
+    assert send(site, 0.1).status_code == 400
 
 
 def send(site: Site, mebibytes: float) -> requests.Response:
