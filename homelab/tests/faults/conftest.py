@@ -41,6 +41,12 @@ def every() -> int:
     return ceil(ALL_ROUNDS / ROUNDS)
 
 
+@pytest.fixture(scope="session")
+def patience() -> float:
+    """What limits of time are multiplied by: they are those of the whole run, the short one is for any machine."""
+    return 1.0 if ROUNDS >= ALL_ROUNDS else 4.0
+
+
 @pytest.fixture
 def tally(request: pytest.FixtureRequest) -> Tally:
     return Tally(request)

@@ -11,7 +11,7 @@ from homelab.tests.faults.machines import Machine
 SENDERS = 4
 
 
-def test_what_was_acknowledged_before_a_kill_is_there_after_it(hub: BreakableHub, rounds, tally):
+def test_what_was_acknowledged_before_a_kill_is_there_after_it(hub: BreakableHub, rounds, patience, tally):
     chance = Random(2)
     machines = [Machine(f"machine-{number}", started=time.time() - 86_400) for number in range(2 * SENDERS)]
     kills, slowest, lost, twice = 0, 0.0, 0, 0
@@ -25,7 +25,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_after_it(hub: BreakableHub
         lost_now, twice_now = hub.auditor().compare(machines)
         lost, twice = lost + lost_now, twice + twice_now
     tally.note(hub_kills=kills, lost=lost, twice=twice)
-    assert slowest < SERVES_WITHIN
+    assert slowest < SERVES_WITHIN * patience
     hub.drain(machines)
     for machine in machines:
         hub.auditor().check(machine)

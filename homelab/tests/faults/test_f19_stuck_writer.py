@@ -45,14 +45,14 @@ def nas(hub: BreakableHub) -> Machine:
 
 
 @sqlite_only
-def test_heartbeats_are_refused_while_a_stuck_process_holds_it_and_stored_once_it_dies(start_hub, tally):
+def test_heartbeats_are_refused_while_a_stuck_process_holds_it_and_stored_once_it_dies(start_hub, patience, tally):
     """Of the one hub a thread waits for a program that takes no turn, of the other all threads for one of ours."""
     one, other = start_hub(), start_hub()
     nas, *machines = [Machine(f"machine-{number}", started=time.time() - 86_400) for number in range(1 + WRITERS)]
     foreign = [sys.executable, "-c", ANOTHERS, str(one.data / "homelab.sqlite3")]
     with stuck(one, foreign) as holder, stuck(other, other.manage("shell", "-v0", "-c", OURS)) as holder_of_other:
         attempts = [Attempt(one, nas), *(Attempt(other, machine) for machine in machines)]
-        assert max(time_to_read(one) for _ in range(20)) < 1
+        assert max(time_to_read(one) for _ in range(20)) < patience
         for attempt in attempts:
             attempt.join()
         assert {(attempt.status, attempt.retry_after) for attempt in attempts} == {(503, "5")}
@@ -78,7 +78,7 @@ def test_heartbeats_are_refused_while_a_stuck_process_holds_it_and_stored_once_i
 
 
 @pytest.mark.skipif(not ON_POSTGRESQL, reason="locks one row")
-def test_a_stuck_transaction_holds_up_its_own_server_only(hub: BreakableHub, nas: Machine, tally):
+def test_a_stuck_transaction_holds_up_its_own_server_only(hub: BreakableHub, nas: Machine, patience, tally):
     pi = Machine("pi", started=time.time() - 86_400)
     with psycopg.connect(hub.environment["DATABASE_URL"]) as holder:
         holder.execute(HOLD_SNAPSHOT)
@@ -87,8 +87,8 @@ def test_a_stuck_transaction_holds_up_its_own_server_only(hub: BreakableHub, nas
             pi.collect(time.time())
             began = time.monotonic()
             hub.drain([pi])
-            assert time.monotonic() - began < 1
-            assert time_to_read(hub) < 1
+            assert time.monotonic() - began < patience
+            assert time_to_read(hub) < patience
         slow.join()
         assert (slow.status, slow.retry_after) == (503, "5")
         assert slow.seconds < WAITS

@@ -10,7 +10,7 @@ AGENTS = 1000
 WITHIN_SECONDS = 15.0
 
 
-def test_all_are_acknowledged_soon(start_hub, tally):
+def test_all_are_acknowledged_soon(start_hub, patience, tally):
     hub = start_hub(HOMELAB_THROTTLE="on")
     machines = [Machine(f"machine-{number}", started=time.time() - 86_400) for number in range(AGENTS)]
     keys = hub.make_agent_keys([machine.server_id for machine in machines])
@@ -26,6 +26,6 @@ def test_all_are_acknowledged_soon(start_hub, tally):
     stored = Counter(server_id for (server_id,) in hub.rows("SELECT server_id FROM metrics_heartbeat"))
     tally.note(agents=len(acks), lost=len(set(acknowledged) - set(stored)), twice=stored.total() - len(stored))
     assert {ack.status for ack in acks} == {200}, hub.said()[-2000:]
-    assert seconds < WITHIN_SECONDS
+    assert seconds < WITHIN_SECONDS * patience
     assert "locked" not in hub.said()
     assert "Traceback" not in hub.said()

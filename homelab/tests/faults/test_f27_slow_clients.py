@@ -24,7 +24,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_good_heartbeats_pass_by_slow_clients(hub: BreakableHub, tally, kind: str):
+def test_good_heartbeats_pass_by_slow_clients(hub: BreakableHub, patience, tally, kind: str):
     machine = Machine("nas", started=time.time() - 86_400)
     with slow_clients(hub.address, KINDS[kind]) as clients:
         seconds = [send(hub, machine) for _ in range(GOOD)]
@@ -32,7 +32,7 @@ def test_good_heartbeats_pass_by_slow_clients(hub: BreakableHub, tally, kind: st
     tally.note(slow_clients=held, lost=hub.auditor().compare([machine])[0])
     assert held == CLIENTS
     assert len(machine.acknowledged) == GOOD
-    assert max(seconds) < 1
+    assert max(seconds) < patience
     assert "Traceback" not in hub.said()
 
 
