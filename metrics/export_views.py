@@ -19,6 +19,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from metrics import history
+from metrics.export import ExportedHour, ExportedReading, export_hours, export_readings
 from metrics.read_serializers import ExportQuerySerializer
 from metrics.read_views import servers_of, validated
 
@@ -50,8 +51,8 @@ class ExportView(APIView):
         if "server" in query and "interface" in query and not interfaces:
             raise NotFound("The server has no such interface.")
         is_hourly = query["resolution"] == "hour"
-        row_class: type[NamedTuple] = history.ExportedHour if is_hourly else history.ExportedReading
-        rows = (history.export_hours if is_hourly else history.export_readings)(
+        row_class: type[NamedTuple] = ExportedHour if is_hourly else ExportedReading
+        rows = (export_hours if is_hourly else export_readings)(
             interfaces if request.method != "HEAD" else [], query["start"], query["end"]
         )
         lines = _csv(rows, row_class._fields) if query["format"] == "csv" else _ndjson(rows)

@@ -1,14 +1,12 @@
 """The only way out: every answer about the past comes from here."""
 
 import hashlib
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import accumulate, pairwise, repeat
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
 from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Sum
@@ -24,15 +22,14 @@ from metrics.counters import (
     Chain,
     add_buckets,
     empty_buckets,
-    measure,
     rate,
-    unroll,
 )
-from metrics.increases import FOREVER, final_until, increases, unrolled
-from metrics.models import DAY_MS, EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.increases import final_until, increases, unrolled
+from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.percentiles import add_rates, five_minute_rates, percentile
 from metrics.periods import DAY, Step, current_period, edges
-from metrics.readings import readings, readings_within
-from servers.models import Boot, Server, Snapshot
+from metrics.readings import readings
+from servers.models import Server, Snapshot
 from servers.prepared import PreparedGet
 
 SPARKLINE_PERIODS = {
@@ -48,8 +45,6 @@ SPARKLINE_POINTS = 60
 FLEET_RANKS = 1000
 BYTES = REQUIRED[:2]
 WORDS = [[word for mark, word in MARKS.items() if marks & mark] for marks in range(2 ** len(MARKS))]
-PERCENTILE_STEP_MS = 300_000
-UTC_ZONE = ZoneInfo("UTC")
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -114,44 +109,6 @@ class Passed(NamedTuple):
 
     rx_bytes: int | None
     tx_bytes: int | None
-
-
-class ExportedReading(NamedTuple):
-    at: datetime
-    server_id: str
-    interface: str
-    rx_bytes: int
-    tx_bytes: int
-    rx_packets: int
-    tx_packets: int
-    rx_errors: int | None
-    tx_errors: int | None
-    rx_dropped: int | None
-    tx_dropped: int | None
-    is_up: bool
-    boot: str | None
-
-
-class ExportedHour(NamedTuple):
-    """What passed in an hour; peaks in bytes per second."""
-
-    at: datetime
-    server_id: str
-    interface: str
-    rx_bytes: int | None
-    tx_bytes: int | None
-    rx_packets: int | None
-    tx_packets: int | None
-    rx_errors: int | None
-    tx_errors: int | None
-    rx_dropped: int | None
-    tx_dropped: int | None
-    rx_peak: float | None
-    tx_peak: float | None
-    covered_seconds: float
-    up_seconds: float
-    resets: int
-    marks: list[str]
 
 
 class SparklinePoint(TypedDict):
@@ -265,11 +222,11 @@ def usage(
     """
     instants = [to_ms(instant) for instant in edges(start, end, step, zone, anchor_day=anchor_day)]
     measured = increases(interfaces, instants, BYTES)
-    rates = _five_minute_rates(interfaces, instants) if with_percentile else {}
+    rates = five_minute_rates(interfaces, instants) if with_percentile else {}
     rows = []
     for group in _groups(interfaces, by_server=by_server):
         buckets = _sum_of([measured[interface.pk] for interface in group], len(instants) - 1, BYTES)
-        of_group = _add_rates([rates[interface.pk] for interface in group if interface.pk in rates], len(instants) - 1)
+        of_group = add_rates([rates[interface.pk] for interface in group if interface.pk in rates], len(instants) - 1)
         known = _series(buckets, instants)
         for index, since in enumerate(known.start):
             rx, tx = of_group[index] if of_group else ([], [])
@@ -378,13 +335,6 @@ def _fingerprint(interfaces: Sequence[Interface], start: datetime, end: datetime
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
 
 
-def percentile(rates: Collection[float], share: int = 95) -> float | None:
-    """Return the rate that `share` percent of the samples do not exceed (nearest rank), or None without samples."""
-    if not rates:
-        return None
-    return round(sorted(rates)[-(-share * len(rates) // 100) - 1], 3)
-
-
 def sparkline(server_id: str, period: str, interface: str | None, *, now: datetime) -> list[SparklinePoint]:
     """Return at most 60 points of the period before `now`, oldest first.
 
@@ -393,56 +343,6 @@ def sparkline(server_id: str, period: str, interface: str | None, *, now: dateti
     start, end = to_ms(now - SPARKLINE_PERIODS[period]), to_ms(now)
     lines = unrolled(interfaces_of(server_id, interface), start, end, BYTES)
     return _points_of_all(list(lines.values()), start, end)
-
-
-def export_readings(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedReading]:
-    """Yield the raw readings from `start` until `end`, interface by interface, oldest first.
-
-    A week of one interface is in memory at a time. A counter that was not reported is null.
-    """
-    boots: dict[str, dict[int, str]] = {}
-    for interface in interfaces:
-        if interface.server_id not in boots:
-            of_server = Boot.objects.filter(server=interface.server_id)
-            boots = {interface.server_id: dict(of_server.values_list("pk", "boot_id"))}
-        for since, until in _weeks(to_ms(start), to_ms(end)):
-            column = readings_within(interface, since, until)
-            yield from map(
-                ExportedReading,
-                map(from_ms, column["at"]),
-                repeat(interface.server_id),
-                repeat(interface.name),
-                *(_or_null(column[name]) for name in COUNTERS),
-                map(bool, column["link"]),
-                map(boots[interface.server_id].get, column["boot"]),
-            )
-
-
-def _or_null(values: list[int]) -> Sequence[int | None]:
-    return [value if value != UNKNOWN else None for value in values] if UNKNOWN in values else values
-
-
-def export_hours(interfaces: Sequence[Interface], start: datetime, end: datetime) -> Iterator[ExportedHour]:
-    """Yield what passed in each UTC hour from `start` until `end`, interface by interface, oldest first.
-
-    A week of one interface is in memory at a time. Hours of which nothing is known are left out.
-    """
-    for interface in interfaces:
-        for since, until in _weeks(to_ms(start), to_ms(end)):
-            hours = series([interface], from_ms(since), from_ms(until), Step(3600), UTC_ZONE, counters=COUNTERS)
-            columns = zip(*(getattr(hours, name) for name in ExportedHour._fields[3:]), strict=True)
-            for at, values in zip(hours.start, columns, strict=True):
-                row = ExportedHour(at, interface.server_id, interface.name, *values)
-                if row.covered_seconds or row.marks:
-                    yield row
-
-
-def _weeks(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the weeks from `start` to `end`, as chunks have them: each is unpacked once."""
-    while start < end:
-        monday = day_start(week_of(day_of(start)) + timedelta(days=7))
-        yield start, min(monday, end)
-        start = monday
 
 
 def _following(newest: datetime | None, after: datetime | None, end: datetime) -> datetime | None:
@@ -534,101 +434,6 @@ def _groups(interfaces: Sequence[Interface], *, by_server: bool) -> list[list[In
     for interface in interfaces:
         groups[interface.server_id].append(interface)
     return list(groups.values())
-
-
-Rates = list[dict[int, tuple[float, float]]]  # for each period, rx and tx by 5-minute slot
-Samples = tuple[Sequence[float], Sequence[float]]  # of the 5-minute slots of a UTC day, rx and tx; UNKNOWN where it is
-
-
-def _five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Rates]:
-    """Return the 5-minute rates of each interface in each period, of the slots of which something is known."""
-    days = range(instants[0] // DAY_MS * DAY_MS, instants[-1], DAY_MS)
-    versions = _versions(interfaces, days)
-    slots = [
-        range(-(-start // PERCENTILE_STEP_MS) * PERCENTILE_STEP_MS, end - PERCENTILE_STEP_MS + 1, PERCENTILE_STEP_MS)
-        for start, end in pairwise(instants)
-    ]
-    rates: dict[int, Rates] = {}
-    for interface in interfaces:
-        samples = _samples(interface, days, versions[interface.pk])
-        rates[interface.pk] = [_known_rates(samples, of_period) for of_period in slots]
-    return rates
-
-
-def _known_rates(samples: Mapping[int, Samples], slots: range) -> dict[int, tuple[float, float]]:
-    known = {}
-    for slot in slots:
-        rx, tx = samples[slot // DAY_MS * DAY_MS]
-        index = slot % DAY_MS // PERCENTILE_STEP_MS
-        if rx[index] != UNKNOWN:
-            known[slot] = rx[index], tx[index]
-    return known
-
-
-def _versions(interfaces: Sequence[Interface], days: range) -> dict[int, dict[int, int]]:
-    """Return, for each day on which the log changes nothing, a number that changes when its readings do.
-
-    It stands for all chunks up to the first that follows the day: how many readings they have.
-    """
-    limits = final_until(interfaces)
-    chunks: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-    stored = (
-        Chunk.objects.filter(interface__in=interfaces).annotate(is_pruned=Q(readings__isnull=True)).order_by("start")
-    )
-    for pk, *chunk in stored.values_list("interface_id", "start", "days", "count", "is_pruned"):
-        chunks[pk].append(tuple(chunk))
-    found: dict[int, dict[int, int]] = {}
-    for interface in interfaces:
-        of_interface = chunks[interface.pk]
-        versions = list(accumulate(of_interface, lambda version, chunk: hash((version, *chunk)), initial=0))
-        with_readings = [day_start(start) for start, _, count, _ in of_interface if count]
-        starts = [day_start(start) for start, *_ in of_interface]
-        found[interface.pk] = {}
-        for day in days:
-            following = bisect_left(with_readings, day + DAY_MS)
-            until = with_readings[following] if following < len(with_readings) else FOREVER
-            if day + DAY_MS <= limits[interface]:
-                found[interface.pk][day] = versions[bisect_right(starts, until)]
-    return found
-
-
-def _samples(interface: Interface, days: range, versions: Mapping[int, int]) -> dict[int, Samples]:
-    """Return the 5-minute rates of each day; days that are over are measured once."""
-    found: dict[int, Samples] = {}
-    for day in days:
-        kept: Samples | None = memory.recall(("rates", interface.pk, day), versions.get(day))
-        if kept is not None:
-            found[day] = kept
-    missing = [day for day in days if day not in found]
-    if missing:
-        lines = unroll(readings([interface], missing[0], missing[-1] + DAY_MS, BYTES)[interface.pk], BYTES)
-        for day in missing:
-            found[day] = _rates_of_day(lines, day)
-            memory.keep(("rates", interface.pk, day), versions.get(day), found[day], rows=100)
-    return found
-
-
-def _rates_of_day(lines: Sequence[Chain], day: int) -> Samples:
-    buckets = measure(lines, range(day, day + DAY_MS + 1, PERCENTILE_STEP_MS), BYTES)
-    covered, seconds = buckets.sums["covered_ms"], PERCENTILE_STEP_MS // 1000
-    rx, tx = (
-        array("d", [passed / seconds if known else UNKNOWN for passed, known in zip(values, covered, strict=True)])
-        for values in (buckets.sums[name] for name in BYTES)
-    )
-    return rx, tx
-
-
-def _add_rates(rates: Sequence[Rates], count: int) -> list[tuple[list[float], list[float]]]:
-    """Return the samples of rx and of tx in each period, of the interfaces summed slot by slot."""
-    summed = []
-    for index in range(count):
-        slots: dict[int, tuple[float, float]] = {}
-        for of_interface in rates:
-            for slot, (rx, tx) in of_interface[index].items():
-                before = slots.get(slot, (0.0, 0.0))
-                slots[slot] = (before[0] + rx, before[1] + tx)
-        summed.append(([rx for rx, _ in slots.values()], [tx for _, tx in slots.values()]))
-    return summed if rates else []
 
 
 def _points_of_all(lines: Sequence[Sequence[Chain]], start: int, end: int) -> list[SparklinePoint]:

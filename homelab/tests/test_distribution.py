@@ -20,6 +20,7 @@ from django.test.utils import CaptureQueriesContext
 
 from homelab.distribution import REFERENCE, TABLES
 from metrics import history, seal
+from metrics.export import export_hours, export_readings
 from metrics.ingest import ingest, ingest_batch
 from metrics.models import Chunk, Event, Heartbeat, Interface
 from metrics.periods import parse_step
@@ -334,8 +335,8 @@ def test_a_question_about_one_interface_reads_one_shard_of_each_table(stand_ins,
         history.fingerprint(interfaces, start, NOW)
         assert history.sparkline("nas", "24h", "eth0", now=NOW)
         assert history.totals(interfaces, UTC_ZONE, now=NOW)
-        assert list(history.export_readings(interfaces, start, NOW))
-        assert list(history.export_hours(interfaces, start, NOW))
+        assert list(export_readings(interfaces, start, NOW))
+        assert list(export_hours(interfaces, start, NOW))
         list(Event.objects.filter(server="nas")[:30])
         Server.objects.with_snapshot().get(id="nas")
     assert {name for _, needed in statements for name in needed} == set(COLUMNS)

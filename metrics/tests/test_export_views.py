@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rest_framework.test import APIClient
 
-from metrics import export_views, history, seal
+from metrics import export_views, seal
 from metrics.counters import COLUMNS
+from metrics.export import export_readings
 from metrics.models import HOUR_MS, Interface, day_of, from_ms, to_ms
 
 EXPORT = "/api/v1/metrics/export"
@@ -173,7 +174,7 @@ def test_six_weeks_take_no_more_memory_than_two(server, now):
         seal.add(eth0, readings, day_of(at))
     peaks = []
     for days in (14, 42):
-        rows = history.export_readings([eth0], from_ms(start), from_ms(start) + timedelta(days=days))
+        rows = export_readings([eth0], from_ms(start), from_ms(start) + timedelta(days=days))
         tracemalloc.start()
         count = sum(1 for _ in rows)
         peaks.append(tracemalloc.get_traced_memory()[1])

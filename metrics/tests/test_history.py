@@ -6,8 +6,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from metrics.history import SPARKLINE_PERIODS, percentile, series, sparkline, top, totals, usage
+from metrics.history import SPARKLINE_PERIODS, series, sparkline, top, totals, usage
 from metrics.models import Interface
+from metrics.percentiles import percentile
 from metrics.periods import parse_step
 from metrics.seal import tick
 from servers.models import Server

@@ -115,8 +115,14 @@ def new_hub(folder: Path, **variables: str) -> Iterator[BreakableHub]:
     """Start a hub whose database is empty and its own, without keys. Whatever is left of it in the end is killed."""
     database = _create() if ON_POSTGRESQL else None
     hub = BreakableHub(folder, "--no-agent", **_variables(database), **variables)
-    try:
+    with _ended(hub, database):
         yield hub
+
+
+@contextmanager
+def _ended(hub: BreakableHub, database: str | None) -> Iterator[None]:
+    try:
+        yield
     finally:
         if hub.process.poll() is None:
             hub.kill()
@@ -144,13 +150,8 @@ class Origin:
         database = _create(self.database) if self.database else None
         hub = of_hub(folder, "--no-agent", **{"HOMELAB_THROTTLE": "off", **_variables(database), **variables})
         hub.shared, hub.read, hub.password = self.shared, self.read, self.password
-        try:
+        with _ended(hub, database):
             yield hub
-        finally:
-            if hub.process.poll() is None:
-                hub.kill()
-            if database:
-                drop(database)
 
 
 def drop(database: str) -> None:
