@@ -39,6 +39,8 @@ class Series(NamedTuple):
     tx: Values
     rx_peak: Values
     tx_peak: Values
+    rx_low: Values
+    tx_low: Values
     marks: Sequence[Sequence[str]]
 
     @property
@@ -68,15 +70,18 @@ class Mark(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """Paths of rx above the axis and tx below it, with what to write beside them."""
+    """Paths of rx above the axis and tx below it, with what to write beside them.
+
+    A range reaches from the lowest rate within each step to the highest.
+    """
 
     axis: float
     rx_area: str
     rx_line: str
-    rx_peak: str
+    rx_range: str
     tx_area: str
     tx_line: str
-    tx_peak: str
+    tx_range: str
     ticks: list[Tick]
     labels: list[Label]
     marks: list[Mark]
@@ -114,10 +119,10 @@ def chart(series: Series, *, unit: str, zone: tzinfo) -> Chart:
         axis=round(axis, 2),
         rx_area=_area(xs, series.rx, axis, up),
         rx_line=_line(xs, series.rx, axis, up),
-        rx_peak=_area(xs, series.rx_peak, axis, up),
+        rx_range=_range(xs, series.rx_low, series.rx, series.rx_peak, axis, up),
         tx_area=_area(xs, series.tx, axis, down),
         tx_line=_line(xs, series.tx, axis, down),
-        tx_peak=_area(xs, series.tx_peak, axis, down),
+        tx_range=_range(xs, series.tx_low, series.tx, series.tx_peak, axis, down),
         ticks=[
             Tick(round(axis - index * step * scale, 2), index * step, rate_text(abs(index) * step, unit))
             for index in range(above, -below - 1, -1)
@@ -149,14 +154,7 @@ def stack(starts: Sequence[int], end: int, columns: Sequence[Values]) -> Stack:
     highest = max(levels[-1], default=0.0)
     scale = -HEIGHT / (highest or 1)
     everywhere = range(len(starts))
-    areas = [
-        "M"
-        + "L".join(_tops(xs, above, everywhere, HEIGHT, scale))
-        + "L"
-        + "L".join(reversed(list(_tops(xs, below, everywhere, HEIGHT, scale))))
-        + "Z"
-        for below, above in pairwise(levels)
-    ]
+    areas = [_between(xs, below, above, everywhere, HEIGHT, scale) for below, above in pairwise(levels)]
     return Stack(starts, end, areas, highest)
 
 
@@ -241,6 +239,17 @@ def _area(xs: Sequence[float], values: Values, axis: float, scale: float) -> str
         + f"L{xs[run.stop]:.1f} {axis:.1f}Z"
         for run in _runs(values)
     )
+
+
+def _range(xs: Sequence[float], lows: Values, rates: Values, peaks: Values, axis: float, scale: float) -> str:
+    """Return the area between the lows and the peaks; from the rates where no low is known."""
+    lowest = [rate if low is None else low for low, rate in zip(lows, rates, strict=True)]
+    return "".join(_between(xs, lowest, peaks, run, axis, scale) for run in _runs(peaks))
+
+
+def _between(xs: Sequence[float], below: Values, above: Values, run: range, axis: float, scale: float) -> str:
+    back = reversed(list(_tops(xs, below, run, axis, scale)))
+    return f"M{'L'.join(_tops(xs, above, run, axis, scale))}L{'L'.join(back)}Z"
 
 
 def _tops(xs: Sequence[float], values: Values, run: range, axis: float, scale: float) -> Iterator[str]:

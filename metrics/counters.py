@@ -34,6 +34,7 @@ WRAP_ELAPSED_MS = 10 * 60 * 1000
 SMALLEST_FRAME = 64  # bytes: bounds the packets that a link can carry
 TOTALS = ("rx_uncovered", "tx_uncovered", "covered_ms", "up_ms", "resets")
 PEAKS = ("rx_peak", "tx_peak")
+LOWS = ("rx_low", "tx_low")
 
 Columns = Mapping[str, Sequence[int]]
 
@@ -156,15 +157,16 @@ class Chain(NamedTuple):
     """A run of readings, each the predecessor of the next, as cumulative columns: the unrolled counter.
 
     `counters` are the readings' own columns. `total` has, for each counter asked for and each of TOTALS that is not
-    always 0, the sum up to each reading; `peaks` the rate of the step that ends at each reading; `known` how long an
-    optional counter was reported, None for never. `marks` maps the index of a reading to the marks of the step that
-    ends at it, where there are any.
+    always 0, the sum up to each reading; `peaks` and `lows` the rate of the step that ends at each reading, UNKNOWN
+    where it is not clean; `known` how long an optional counter was reported, None for never. `marks` maps the index of
+    a reading to the marks of the step that ends at it, where there are any.
     """
 
     at: Sequence[int]
     counters: Columns
     total: dict[str, Sequence[int]]
     peaks: dict[str, Sequence[int]]
+    lows: dict[str, Sequence[int]]
     known: dict[str, Sequence[int] | None]
     marks: dict[int, int]
 
@@ -184,18 +186,19 @@ def unroll(readings: Columns, wanted: Sequence[str] = COUNTERS) -> list[Chain]:
 class Buckets(NamedTuple):
     """Increases of consecutive time buckets: one list a column, one value a bucket.
 
-    `sums` has each counter asked for (UNKNOWN where it was not reported) and TOTALS; `peaks` the highest clean rate,
-    in whole bytes per second; `marks` the marks of the steps that overlap the bucket. A bucket that no step overlaps
-    has no marks and no covered time: nothing is known of it.
+    `sums` has each counter asked for (UNKNOWN where it was not reported) and TOTALS; `peaks` the highest clean rate and
+    `lows` the lowest, in whole bytes per second (UNKNOWN where there is no lowest); `marks` the marks of the steps that
+    overlap the bucket. A bucket that no step overlaps has no marks and no covered time: nothing is known of it.
     """
 
     sums: dict[str, list[int]]
     peaks: dict[str, list[int]]
+    lows: dict[str, list[int]]
     marks: list[int]
 
     def column(self, name: str) -> list[int]:
-        """Return the sums or the peaks of this name, or the `marks`."""
-        return {**self.sums, **self.peaks, "marks": self.marks}[name]
+        """Return the sums, the peaks or the lows of this name, or the `marks`."""
+        return {**self.sums, **self.peaks, **self.lows, "marks": self.marks}[name]
 
     def is_known(self, index: int) -> bool:
         return self.sums["covered_ms"][index] > 0 or self.marks[index] > 0
@@ -214,7 +217,7 @@ def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str]
                 buckets.sums[name][:] = map(add, buckets.sums[name], passed)
             elif known is not None:
                 _add_reported(buckets.sums[name], passed, _differences(known, points))
-        _add_peaks(buckets, line, edges)
+        _add_peaks_and_lows(buckets, line, edges)
         _add_marks(buckets, line, edges)
     return buckets
 
@@ -231,6 +234,8 @@ def add_buckets(into: Buckets, index: int, part: Buckets, start: int, stop: int)
         values[index] += sum(added)
     for name, values in into.peaks.items():
         values[index] = max(values[index], *part.peaks[name][start:stop])
+    for name, values in into.lows.items():
+        values[index] = _lowest([values[index], *part.lows[name][start:stop]])
     into.marks[index] = reduce(or_, part.marks[start:stop], into.marks[index])
 
 
@@ -243,6 +248,7 @@ def splice(into: Buckets, index: int, part: Buckets, start: int, stop: int) -> B
     return Buckets(
         sums={name: replaced(values, part.sums[name]) for name, values in into.sums.items()},
         peaks={name: replaced(values, part.peaks[name]) for name, values in into.peaks.items()},
+        lows={name: replaced(values, part.lows[name]) for name, values in into.lows.items()},
         marks=replaced(into.marks, part.marks),
     )
 
@@ -252,6 +258,7 @@ def empty_buckets(count: int, wanted: Sequence[str] = COUNTERS) -> Buckets:
     return Buckets(
         sums={name: [UNKNOWN if name in COUNTERS[4:] else 0] * count for name in (*wanted, *TOTALS)},
         peaks={name: [0] * count for name in PEAKS},
+        lows={name: [UNKNOWN] * count for name in LOWS},
         marks=[0] * count,
     )
 
@@ -313,17 +320,19 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
     links = readings["link"]
     if max(links):
         total["up_ms"] = total["covered_ms"] if min(links) else _cumulative(map(mul, clean, links))
+    rates = [
+        [
+            UNKNOWN,
+            *(passed * 1000 // span if span else UNKNOWN for passed, span in zip(increases[name], clean, strict=True)),
+        ]
+        for name in REQUIRED[:2]
+    ]
     return Chain(
         at=at,
         counters=readings,
         total=total,
-        peaks={
-            peak: [
-                0,
-                *(passed * 1000 // span if span else 0 for passed, span in zip(increases[name], clean, strict=True)),
-            ]
-            for peak, name in zip(PEAKS, REQUIRED, strict=False)
-        },
+        peaks=dict(zip(PEAKS, rates, strict=True)),
+        lows=dict(zip(LOWS, rates, strict=True)),
         known={name: _known(readings[name], at, elapsed) for name in wanted if name not in REQUIRED},
         marks=marks,
     )
@@ -404,15 +413,20 @@ def _add_reported(sums: list[int], passed: list[int], seen: list[int]) -> None:
             sums[index] = max(sums[index], 0) + increase
 
 
-def _add_peaks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
-    first = [bisect_right(chain.at, edge) for edge in edges[:-1]]
-    last = [bisect_left(chain.at, edge) for edge in edges[1:]]
-    for name, rates in chain.peaks.items():
-        peaks = buckets.peaks[name]
+def _add_peaks_and_lows(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
+    first = [max(bisect_right(chain.at, edge), 1) for edge in edges[:-1]]
+    last = [bisect_left(chain.at, edge) + 1 for edge in edges[1:]]
+    for peak, low in zip(PEAKS, LOWS, strict=True):
+        highest, lowest = chain.peaks[peak], chain.lows[low]
+        peaks, lows = buckets.peaks[peak], buckets.lows[low]
         for index, (start, stop) in enumerate(zip(first, last, strict=True)):
-            within = rates[max(start, 1) : stop + 1]
-            if within:
+            if within := highest[start:stop]:
                 peaks[index] = max(peaks[index], max(within))
+                lows[index] = _lowest([lows[index], *lowest[start:stop]])
+
+
+def _lowest(rates: Sequence[int]) -> int:
+    return min((rate for rate in rates if rate != UNKNOWN), default=UNKNOWN)
 
 
 def _add_marks(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:

@@ -53,7 +53,7 @@ Key = TypeVar("Key", bound=Hashable)
 class Series:
     """What passed in consecutive buckets: one list a column, one value a bucket, null where nothing is known.
 
-    Increases in bytes and packets; rates and peaks in bytes per second; `marks` out of reset, wrap, gap and suspect.
+    Increases in bytes and packets; rates, peaks and lows in bytes per second; `marks` out of reset, wrap, gap, suspect.
     """
 
     start: list[datetime]
@@ -70,6 +70,8 @@ class Series:
     tx_rate: list[float | None]
     rx_peak: list[float | None]
     tx_peak: list[float | None]
+    rx_low: list[float | None]
+    tx_low: list[float | None]
     covered_seconds: list[float]
     up_seconds: list[float]
     resets: list[int]
@@ -388,6 +390,8 @@ def _sum_of(measured: Sequence[Buckets], count: int, counters: Sequence[str]) ->
         total.sums["up_ms"][:] = map(max, up, buckets.sums["up_ms"])
     for values in total.peaks.values():
         values[:] = [UNKNOWN] * count  # the highest of a sum is not the sum of the highest
+    for values in total.lows.values():
+        values[:] = [UNKNOWN] * count
     return total
 
 
@@ -420,6 +424,8 @@ def _series(buckets: Buckets, instants: Sequence[int]) -> Series:
         tx_rate=rates("tx"),
         rx_peak=peaks("rx_peak"),
         tx_peak=peaks("tx_peak"),
+        rx_low=[low if low != UNKNOWN else None for low in buckets.lows["rx_low"]],
+        tx_low=[low if low != UNKNOWN else None for low in buckets.lows["tx_low"]],
         covered_seconds=[milliseconds / 1000 for milliseconds in covered],
         up_seconds=[milliseconds / 1000 for milliseconds in buckets.sums["up_ms"]],
         resets=buckets.sums["resets"],

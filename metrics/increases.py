@@ -16,6 +16,7 @@ from django.db.models import Max, Min
 from metrics import memory
 from metrics.counters import (
     COUNTERS,
+    LOWS,
     PEAKS,
     REQUIRED,
     TOTALS,
@@ -33,6 +34,7 @@ from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
 from metrics.readings import AROUND_MS, NOTHING, Logs, logs_of, readings, sealed_readings
 
 FOREVER = 2**62
+UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
 
 
 class Hours(NamedTuple):
@@ -248,14 +250,14 @@ def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | Non
         return None
     start, end = chunks[0].start_ms, chunks[-1].end_ms
     names = (*counters, *TOTALS)
-    columns: dict[str, list[int]] = {name: [] for name in (*names, *PEAKS, "marks")}
+    columns: dict[str, list[int]] = {name: [] for name in (*names, *PEAKS, *LOWS, "marks")}
     position = start
     for chunk in chunks:
         missing = (chunk.start_ms - position) // HOUR_MS
         of_chunk = chunk.get_hours(counters)
         for name, values in columns.items():
             if missing:
-                values.extend([UNKNOWN if name in COUNTERS[4:] else 0] * missing)
+                values.extend([UNKNOWN if name in UNKNOWN_AT_FIRST else 0] * missing)
             values.extend(of_chunk.column(name))
         position = chunk.end_ms
     at = range(start, end + 1, HOUR_MS)
@@ -268,6 +270,7 @@ def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | Non
             if name in COUNTERS[4:] or name == "covered_ms" or max(columns[name]) > 0
         },
         peaks={name: _compacted([0, *columns[name]]) for name in PEAKS},
+        lows={name: _compacted([UNKNOWN, *columns[name]]) for name in LOWS},
         known={name: _reported(columns[name]) for name in counters if name not in REQUIRED},
         marks={index: marks for index, marks in enumerate(columns["marks"], 1) if marks},
     )
@@ -281,12 +284,13 @@ def _reported(values: Sequence[int]) -> Sequence[int] | None:
 
 def _compact(chain: Chain) -> Chain:
     """Return the chain in a fifth of the room, of its own columns only those that a point shows."""
-    compacted = {id(values): _compacted(values) for values in (chain.at, *chain.total.values())}
+    compacted = {id(values): _compacted(values) for values in (chain.at, *chain.total.values(), *chain.peaks.values())}
     return chain._replace(
         at=compacted[id(chain.at)],
         counters={name: _compacted(chain.counters[name]) for name in REQUIRED[:2]},
         total={name: compacted[id(values)] for name, values in chain.total.items()},
-        peaks={name: _compacted(values) for name, values in chain.peaks.items()},
+        peaks={name: compacted[id(values)] for name, values in chain.peaks.items()},
+        lows={name: compacted[id(values)] for name, values in chain.lows.items()},
     )
 
 

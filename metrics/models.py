@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from metrics import codec
 from metrics.changes import ChangeKind
-from metrics.counters import COLUMNS, COUNTERS, NO_BOOT, PEAKS, TOTALS, Buckets, Reading, empty_buckets
+from metrics.counters import COLUMNS, COUNTERS, LOWS, NO_BOOT, PEAKS, TOTALS, UNKNOWN, Buckets, Reading, empty_buckets
 from servers.models import Server
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -184,7 +184,7 @@ class Heartbeat(models.Model):
             raise codec.CodecError(f"The heartbeat of {self} is damaged: {error}.") from error
 
 
-HOUR_COLUMNS = (*COUNTERS, *TOTALS, *PEAKS, "marks")
+HOUR_COLUMNS = (*COUNTERS, *TOTALS, *PEAKS, "marks", *LOWS)
 READING_COLUMNS = COLUMNS
 
 
@@ -275,15 +275,17 @@ class Chunk(models.Model):
         """Return one bucket for each hour of the chunk. Raises CodecError as `get_readings`."""
         if not self.hours:
             return empty_buckets(24 * self.days, counters)
-        columns = self._unpack(self.hours, HOUR_COLUMNS, (*counters, *TOTALS, *PEAKS, "marks"))
+        columns = self._unpack(self.hours, HOUR_COLUMNS, (*counters, *TOTALS, *PEAKS, "marks", *LOWS))
         return Buckets(
             sums={name: columns[name] for name in (*counters, *TOTALS)},
             peaks={name: columns[name] for name in PEAKS},
+            # Hours that were sealed before there were lows end without them.
+            lows={name: columns.get(name) or [UNKNOWN] * (24 * self.days) for name in LOWS},
             marks=columns["marks"],
         )
 
     def set_hours(self, hours: Buckets) -> None:
-        columns = {**hours.sums, **hours.peaks, "marks": hours.marks}
+        columns = {**hours.sums, **hours.peaks, **hours.lows, "marks": hours.marks}
         self.hours = codec.pack([columns[name] for name in HOUR_COLUMNS])
         self.rx_bytes, self.tx_bytes = sum(columns["rx_bytes"]), sum(columns["tx_bytes"])
         self.covered_seconds = sum(columns["covered_ms"]) // 1000
@@ -294,7 +296,7 @@ class Chunk(models.Model):
             columns = codec.unpack(bytes(data), {names.index(name) for name in wanted})
         except codec.CodecError as error:
             raise codec.CodecError(f"The chunk of {self.interface} from {self.start}: {error}") from error
-        return {name: column for name, column in zip(names, columns, strict=True) if column is not None}
+        return {name: column for name, column in zip(names, columns, strict=False) if column is not None}
 
 
 EVENTS_PER_MILLISECOND = 2048  # more than the changes that one heartbeat of 256 interfaces can hold

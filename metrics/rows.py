@@ -142,6 +142,8 @@ def charted(series: history.Series) -> charts.Series:
         tx=series.tx_rate,
         rx_peak=series.rx_peak,
         tx_peak=series.tx_peak,
+        rx_low=series.rx_low,
+        tx_low=series.tx_low,
         marks=series.marks,
     )
 

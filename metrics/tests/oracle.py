@@ -42,6 +42,7 @@ class Bucket(NamedTuple):
     increases: tuple[int | None, ...]
     rates: tuple[float | None, ...]
     peaks: tuple[int | None, ...]
+    lows: tuple[int | None, ...]
     covered: int
     up: int
     resets: int
@@ -114,17 +115,20 @@ def bucket(steps: list[Step], start: int, end: int) -> Bucket | None:
         return None
     clean = [step for step in overlapping if step.clean]
     covered = sum(_inside(step, start, end) for step in clean)
-    increases, rates, peaks = [], [], []
+    increases, rates, peaks, lows = [], [], [], []
     for counter in range(8):
         known = [step for step in overlapping if step.reported[counter]]
         increases.append(sum(_share(step, counter, start, end) for step in known) if known else None)
         passed = sum(_share(step, counter, start, end) for step in clean)
         rates.append(round(passed * 1000 / covered, 3) if covered else None)
-        peaks.append(max((step.increases[counter] * 1000 // (step.end - step.start) for step in clean), default=None))
+        speeds = [step.increases[counter] * 1000 // (step.end - step.start) for step in clean]
+        peaks.append(max(speeds, default=None))
+        lows.append(min(speeds, default=None))
     return Bucket(
         tuple(increases),
         tuple(rates),
         tuple(peaks),
+        tuple(lows),
         covered,
         sum(_inside(step, start, end) for step in clean if step.link == 1),
         sum("reset" in step.marks and start < step.end <= end for step in overlapping),

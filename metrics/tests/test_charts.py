@@ -13,7 +13,8 @@ def series(rx, tx=None, *, step=MINUTE, marks=None):
     count = len(rx)
     starts = [NOON + index * step for index in range(count)]
     tx = tx if tx is not None else [0.0] * count
-    return charts.Series(starts, NOON + count * step, rx, tx, [None] * count, [None] * count, marks or [[]] * count)
+    none = [None] * count
+    return charts.Series(starts, NOON + count * step, rx, tx, none, none, none, none, marks or [[]] * count)
 
 
 def test_a_break_in_what_is_known_breaks_the_line():
@@ -31,6 +32,14 @@ def test_rx_is_above_the_axis_and_tx_below_it_on_one_scale():
     assert drawn.rx_line == "M0.0 0.0L500.0 0.0L1000.0 0.0"
     assert drawn.tx_line == "M0.0 240.0L500.0 240.0L1000.0 240.0"
     assert drawn.axis == 160.0
+
+
+def test_a_range_reaches_from_the_lowest_to_the_highest_and_from_the_rate_where_no_lowest_is_known():
+    above = series([512.0] * 3)._replace(rx_peak=[1024.0, 1024.0, None], rx_low=[0.0, None, None])
+    drawn = charts.chart(above, unit="bytes", zone=UTC)
+    assert drawn.axis == 192.0
+    assert drawn.rx_range == ("M0.0 0.0L166.7 0.0L500.0 0.0L666.7 0.0L666.7 96.0L500.0 96.0L166.7 192.0L0.0 192.0Z")
+    assert drawn.tx_range == ""
 
 
 def test_zeros_have_an_axis_and_a_step_of_one():

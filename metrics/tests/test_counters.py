@@ -253,6 +253,16 @@ def test_a_peak_is_the_highest_clean_rate():
     assert measured(readings, 0, 900).peaks["rx_peak"] == [100]
 
 
+def test_a_low_is_the_lowest_clean_rate():
+    readings = [reading(0, 0), reading(60, 600), reading(120, 6600), reading(180, 7200), reading(900, 7200)]
+    assert measured(readings, 0, 60, 120, 180).lows["rx_low"] == [10, 100, 10]
+    assert measured(readings, 60, 900).lows["rx_low"] == [10]
+
+
+def test_there_is_no_low_where_nothing_is_clean():
+    assert measured([reading(0, 0), reading(900, 7200)], 0, 900).lows["rx_low"] == [UNKNOWN]
+
+
 def test_time_with_the_link_down_is_covered_but_not_up():
     buckets = measured([reading(0, 0), reading(60, 0, link=0), reading(120, 0)], 0, 120)
     assert buckets.sums["covered_ms"] == [2 * MINUTE]

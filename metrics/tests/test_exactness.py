@@ -375,18 +375,21 @@ def questions(draw: st.DrawFn) -> Question:
 
 
 def told(answer: Series, index: int) -> dict[str, Any]:
-    columns = [*COUNTERS, "rx_rate", "tx_rate", "rx_peak", "tx_peak", "covered_seconds", "up_seconds", "resets"]
+    columns = [*COUNTERS, "rx_rate", "tx_rate", "rx_peak", "tx_peak", "rx_low", "tx_low"]
+    columns += ["covered_seconds", "up_seconds", "resets"]
     return {name: getattr(answer, name)[index] for name in columns} | {"marks": set(answer.marks[index])}
 
 
 def expected(known: oracle.Bucket | None) -> dict[str, Any]:
     if known is None:
-        return expected(oracle.Bucket((None,) * 8, (None,) * 2, (None,) * 2, 0, 0, 0, frozenset()))
+        return expected(oracle.Bucket((None,) * 8, (None,) * 2, (None,) * 2, (None,) * 2, 0, 0, 0, frozenset()))
     return dict(zip(COUNTERS, known.increases, strict=True)) | {
         "rx_rate": known.rates[0],
         "tx_rate": known.rates[1],
         "rx_peak": known.peaks[0],
         "tx_peak": known.peaks[1],
+        "rx_low": known.lows[0],
+        "tx_low": known.lows[1],
         "covered_seconds": known.covered / 1000,
         "up_seconds": known.up / 1000,
         "resets": known.resets,

@@ -1,8 +1,9 @@
 import pytest
 
+from metrics import codec
 from metrics.codec import CodecError
-from metrics.counters import COUNTERS, UNKNOWN, Reading
-from metrics.models import Heartbeat, from_ms
+from metrics.counters import COUNTERS, LOWS, UNKNOWN, Reading, empty_buckets
+from metrics.models import Chunk, Heartbeat, from_ms
 
 
 def test_a_heartbeat_of_the_log_that_has_changed_is_an_error_that_names_it():
@@ -16,3 +17,15 @@ def test_a_heartbeat_of_the_log_that_has_changed_is_an_error_that_names_it():
     for whole in (text, text[:-8]):  # as it is, and as it was before there was a checksum
         heartbeat.readings = whole
         assert list(heartbeat.unpack()) == [("eth0", reading)]
+
+
+def test_hours_that_were_sealed_before_there_were_lows_are_read_without_them():
+    hours = empty_buckets(24)
+    hours.sums["rx_bytes"][:] = range(24)
+    hours.lows["rx_low"][:] = [5] * 24
+    chunk = Chunk()
+    chunk.set_hours(hours)
+    assert chunk.get_hours() == hours
+    columns = [column for column in codec.unpack(chunk.hours) if column is not None]
+    chunk.hours = codec.pack(columns[: -len(LOWS)])
+    assert chunk.get_hours() == hours._replace(lows={name: [UNKNOWN] * 24 for name in LOWS})

@@ -48,12 +48,17 @@ function drawMarks(plot, data) {
 function columns(data) {
   const ends = [...data.starts.slice(1), data.end];
   const below = (values) => values.map((value) => (value === null ? null : -value));
-  const peaks = hasPeaks(data) ? [data.rx_peak, below(data.tx_peak)] : [];
-  return [data.starts.map((start, index) => (start + ends[index]) / 2000), data.rx, below(data.tx), ...peaks];
+  const ranges = hasRanges(data) ? [data.rx_peak, lowest(data, "rx"), below(data.tx_peak), below(lowest(data, "tx"))] : [];
+  return [data.starts.map((start, index) => (start + ends[index]) / 2000), data.rx, below(data.tx), ...ranges];
+}
+
+// Hours of before there were lows have none: their range begins at the rate.
+function lowest(data, name) {
+  return data[`${name}_low`].map((low, index) => low ?? data[name][index]);
 }
 
 // A total has none: the highest of a sum is not the sum of the highest.
-function hasPeaks(data) {
+function hasRanges(data) {
   return data.rx_peak.some((peak) => peak !== null);
 }
 
@@ -63,8 +68,8 @@ function options(data, width, zoom) {
   });
   const rate = (plot, value) => rateText(value === null ? null : Math.abs(value), data.unit);
   const series = (label, name, alpha, line) => ({
-    label, value: rate, points: { show: false }, fill: faint(name, alpha), stroke: line ? colour(name) : null,
-    width: line ? 1.5 : 0,
+    label, value: rate, points: { show: false }, fill: alpha ? faint(name, alpha) : null,
+    stroke: line ? colour(name) : null, width: line ? 1.5 : 0,
   });
   const axis = { stroke: colour("quiet"), font: "11px system-ui", ticks: { show: false } };
   const rates = data.ticks.map(([value]) => value);
@@ -94,8 +99,22 @@ function options(data, width, zoom) {
       { label: "at", value: (plot, seconds) => (seconds === null ? "–" : when.format(seconds * 1000)) },
       series("received", "rx", 28, true),
       series("sent", "tx", 28, true),
-      ...(hasPeaks(data) ? [series("highest received", "rx", 14, false), series("highest sent", "tx", 14, false)] : []),
+      ...(hasRanges(data)
+        ? [
+            series("highest received", "rx", 0, false),
+            series("lowest received", "rx", 0, false),
+            series("highest sent", "tx", 0, false),
+            series("lowest sent", "tx", 0, false),
+          ]
+        : []),
     ],
+    // Each between its upper and its lower line: of what is sent, below the axis, the lowest is the upper one.
+    bands: hasRanges(data)
+      ? [
+          { series: [3, 4], fill: faint("rx", 20) },
+          { series: [6, 5], fill: faint("tx", 20) },
+        ]
+      : [],
     hooks: {
       ready: [showLast],
       draw: [(plot) => drawMarks(plot, data)],
