@@ -188,6 +188,9 @@ HOUR_COLUMNS = (*COUNTERS, *TOTALS, *PEAKS, "marks", *LOWS)
 READING_COLUMNS = COLUMNS
 
 
+KEPT = Q(readings__isnull=False)
+
+
 class ChunkQuerySet(models.QuerySet["Chunk"]):
     def around(self, start: int, end: int) -> "ChunkQuerySet":
         """Chunks whose days lie between `start` and `end` (ms), in order of time."""
@@ -200,7 +203,7 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
 
     def with_hours(self) -> "ChunkQuerySet":
         """Without the readings; `has_readings` tells whether they are still kept."""
-        return self.defer("readings").annotate(has_readings=Q(readings__isnull=False))
+        return self.defer("readings").annotate(has_readings=KEPT)
 
     def holding(self, interface: int, day: date) -> "Chunk":
         """Return the chunk that a reading of `day` goes to, unsaved when it is new."""
@@ -238,6 +241,18 @@ class Chunk(models.Model):
     objects = ChunkQuerySet.as_manager()
 
     class Meta:
+        # Rows are large; each of these answers its question without a look at them.
+        indexes = [
+            models.Index(
+                fields=[
+                    "interface", "start", "days", "count", "rx_bytes", "tx_bytes", "covered_seconds", "resets",
+                ],
+                name="totals_of_chunks",
+            ),
+            models.Index(fields=["start", "interface", "count"], condition=KEPT, name="chunks_with_readings"),
+            models.Index(fields=["start", "interface"], condition=Q(readings__isnull=True), name="chunks_without"),
+            models.Index(fields=["start", "interface"], condition=Q(days=1), name="days_to_merge"),
+        ]  # fmt: skip
         ordering = ["start"]
 
     def __str__(self) -> str:

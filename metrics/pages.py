@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from metrics import charts, history
 from metrics.figures import figures
-from metrics.models import Chunk, Event, Heartbeat, Interface
+from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
 from metrics.periods import sensible_step
 from metrics.rows import ServerRow, by_trouble, charted, server_row
 from metrics.windows import PERIODS, whole_hours, window
@@ -147,9 +147,8 @@ def _both(rx: float | None, tx: float | None) -> float | None:
 
 def _storage(now: datetime) -> Storage:
     size = _database_bytes()
-    sealed = Chunk.objects.aggregate(
-        kept=Sum("count", filter=Q(readings__isnull=False)),
-        recent=Sum("count", filter=Q(start__gte=(now - timedelta(days=14)).date())),
+    sealed = Chunk.objects.filter(KEPT).aggregate(
+        kept=Sum("count"), recent=Sum("count", filter=Q(start__gte=(now - timedelta(days=14)).date()))
     )
     readings = sealed["kept"] or 0
     each = size / readings if readings else None

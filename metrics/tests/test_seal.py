@@ -491,3 +491,16 @@ def test_a_tick_killed_at_random_moments_leaves_the_totals_of_one_that_was_not(t
             process.kill()
     said, _ = hub("tick").communicate()
     assert said.split() == ["0", str(3 * 3600 * (24 * 12 - 1)), str(3 * 24 * 12)]
+
+
+@pytest.mark.skipif(connection.vendor != "sqlite", reason="PostgreSQL scans what is small, index or not")
+def test_a_tick_finds_what_is_due_among_the_chunks_without_a_look_at_all_of_them(count, settings):
+    settings.RETENTION_HOURS_DAYS = 365
+    count(*range(0, 3 * HOUR, 10 * MINUTE))
+    seal("nas", now=LATER)
+    with CaptureQueriesContext(connection) as captured, connection.cursor() as cursor:
+        tick(now=LATER)
+        looked = [query["sql"] for query in captured if 'FROM "metrics_chunk"' in query["sql"]]
+        plans = [cursor.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in looked]
+    assert len(plans) >= 3
+    assert [step for plan in plans for *_, step in plan if step.startswith("SCAN metrics_chunk")] == []
