@@ -26,6 +26,7 @@ from metrics.counters import (
 )
 from metrics.increases import final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
+from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
@@ -263,17 +264,12 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
 
 def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
     """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
-    measured = increases(interfaces, [to_ms(start), to_ms(end)], BYTES)
-    passed = []
-    for interface in interfaces:
-        buckets = measured[interface.pk]
-        if buckets.is_known(0):
-            rx, tx = (buckets.sums[name][0] for name in BYTES)
-            passed.append((rx + tx, interface, rx, tx))
-    passed.sort(key=lambda row: (-row[0], row[1].server_id, row[1].name))
+    known = passed(interfaces, to_ms(start), to_ms(end))
+    rows = [(*both, interface) for interface in interfaces if (both := known[interface.pk]) is not None]
+    rows.sort(key=lambda row: (-row[0] - row[1], row[2].server_id, row[2].name))
     return [
         TopRow(rank, interface.server_id, interface.name, rx, tx)
-        for rank, (_, interface, rx, tx) in enumerate(passed[:limit], 1)
+        for rank, (rx, tx, interface) in enumerate(rows[:limit], 1)
     ]
 
 

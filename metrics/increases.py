@@ -61,7 +61,7 @@ class Hours(NamedTuple):
         return (self.limit, self.limit) if is_cut else (ends, self.newest.at)
 
 
-class _Waiting(NamedTuple):
+class Waiting(NamedTuple):
     """The heartbeats of one server in the log: from when to when (ms), and the boots, at least when there is one."""
 
     first_at: int
@@ -83,14 +83,14 @@ def increases(
     """Return what passed each interface, by its id, between consecutive `instants` (ms)."""
     if len(instants) < 2 or not interfaces:
         return {interface.pk: empty_buckets(max(len(instants) - 1, 0), counters) for interface in interfaces}
-    if not _is_by_hours(instants):
+    if not is_by_hours(instants):
         lines = unrolled(interfaces, instants[0], instants[-1], counters)
         return {interface: measure(chains, instants, counters) for interface, chains in lines.items()}
     logs = logs_of(interfaces)
     hours = _hours_of(interfaces, instants[0], counters, logs)
     totals = _of_whole_hours(interfaces, hours, instants, counters)
-    _add_cut_hours(totals, interfaces, hours, instants, counters)
-    _add_newest(totals, interfaces, hours, instants, counters, logs)
+    add_cut_hours(totals, interfaces, hours, instants, counters)
+    add_newest(totals, interfaces, hours, instants, counters, logs)
     return totals
 
 
@@ -140,24 +140,24 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
 
     Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.
     """
-    return _final_until(interfaces, _waiting(interfaces, logs_of(interfaces)))
+    return limits_of(interfaces, waiting_of(interfaces, logs_of(interfaces)))
 
 
-def _waiting(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, _Waiting]:
+def waiting_of(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, Waiting]:
     """Return what waits in the log, by server; nothing for those without."""
     if logs is not None:
         return {
-            server: _Waiting(log.first_at, log.last_at, log.boots)
+            server: Waiting(log.first_at, log.last_at, log.boots)
             for server, log in logs.items()
             if log.first_at is not None and log.last_at is not None
         }
     log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
     of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
     found = log.values_list("server_id").annotate(*of_each)
-    return {server: _Waiting(to_ms(first), to_ms(last), set(boots)) for server, first, last, *boots in found}
+    return {server: Waiting(to_ms(first), to_ms(last), set(boots)) for server, first, last, *boots in found}
 
 
-def _final_until(interfaces: Sequence[Interface], waiting: dict[str, _Waiting]) -> dict[Interface, int]:
+def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[Interface, int]:
     limits: dict[Interface, int] = {}
     late: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
@@ -179,7 +179,7 @@ def _final_until(interfaces: Sequence[Interface], waiting: dict[str, _Waiting]) 
     return limits
 
 
-def _is_by_hours(instants: Sequence[int]) -> bool:
+def is_by_hours(instants: Sequence[int]) -> bool:
     """Tell whether whole hours serve: buckets of an hour or more, on the hour or few enough that are not."""
     inner = instants[1:-1]
     shortest = min((after - before for before, after in pairwise(inner)), default=HOUR_MS)
@@ -213,17 +213,18 @@ def _hours_of(
         else:
             missing.append(interface)
     if missing:
-        waiting = _waiting(missing, logs)
-        limits = _final_until(missing, waiting)
+        waiting = waiting_of(missing, logs)
+        limits = limits_of(missing, waiting)
         chunks: dict[int, list[Chunk]] = defaultdict(list)
         since = Chunk.objects.filter(interface__in=[interface.pk for interface in missing]).since(start)
         for chunk in since.with_hours():
             chunks[chunk.interface_id].append(chunk)
         for interface in missing:
             of_interface = chunks[interface.pk]
-            line = _hours_line(of_interface, counters)
+            line = hours_line(of_interface, counters)
             of_server = waiting.get(interface.server_id)
-            newest = _newest_sealed(interface, of_interface, of_server)
+            last_reading = of_interface[-1].get_last_reading() if of_interface and of_server else None
+            newest = followed(last_reading, interface, of_server)
             first_waiting, last_waiting = (of_server.first_at, of_server.last_at) if of_server else (None, None)
             kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
             hours = Hours(start, limits[interface], first_waiting, last_waiting, newest, kept_from, line)
@@ -233,18 +234,17 @@ def _hours_of(
     return found
 
 
-def _newest_sealed(interface: Interface, chunks: Sequence[Chunk], waiting: _Waiting | None) -> Reading | None:
+def followed(newest: Reading | None, interface: Interface, waiting: Waiting | None) -> Reading | None:
     """Return the newest sealed reading, where every reading that waits is one of its successors.
 
     That is when all come later, and are of its boot: another's may reach further back. None where it is not so.
     """
-    newest = chunks[-1].get_last_reading() if chunks and waiting else None
     if newest is None or waiting is None or from_ms(newest.at) != interface.sealed_until:
         return None
     return newest if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
 
 
-def _hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
+def hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
     """Return consecutive chunks as a chain of which each step is an hour."""
     if not chunks:
         return None
@@ -340,7 +340,7 @@ def _hour_around(instant: int) -> tuple[int, int]:
     return instant // HOUR_MS * HOUR_MS, -(-instant // HOUR_MS) * HOUR_MS
 
 
-def _add_cut_hours(
+def add_cut_hours(
     totals: dict[int, Buckets],
     interfaces: Sequence[Interface],
     hours: dict[int, Hours],
@@ -372,7 +372,7 @@ def _add_cut_hours(
                     add_buckets(totals[interface.pk], bucket, part, index, index + 1)
 
 
-def _add_newest(
+def add_newest(
     totals: dict[int, Buckets],
     interfaces: Sequence[Interface],
     hours: dict[int, Hours],

@@ -299,6 +299,11 @@ class Chunk(models.Model):
             marks=columns["marks"],
         )
 
+    def get_columns_of_hours(self, wanted: Sequence[str]) -> list[list[int]]:
+        """Return some columns of the hours, not the lows; the others are not decompressed."""
+        columns = self._unpack(self.hours, HOUR_COLUMNS, wanted) if self.hours else {}
+        return [columns.get(name, []) for name in wanted]
+
     def set_hours(self, hours: Buckets) -> None:
         columns = {**hours.sums, **hours.peaks, **hours.lows, "marks": hours.marks}
         self.hours = codec.pack([columns[name] for name in HOUR_COLUMNS])

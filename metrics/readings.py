@@ -106,7 +106,7 @@ def readings(
         logged = _logged(interfaces, start, end, newest, last_waiting)
     settled = [each for each in interfaces if each.pk in newest or _begins_after_sealed(each, start)]
     unknown = [each for each in settled if not is_current or each.pk not in newest]
-    last = {**newest, **_newest_sealed(unknown)} if is_current else _newest_sealed(unknown)
+    last = {**newest, **newest_sealed(unknown)} if is_current else newest_sealed(unknown)
     found = {}
     for interface in (each.pk for each in settled if each.pk in last):
         reading, of_log = last[interface], logged[interface]
@@ -255,7 +255,7 @@ def _begins_after_sealed(interface: Interface, start: int) -> bool:
     return interface.sealed_until is not None and interface.sealed_until <= from_ms(start)
 
 
-def _newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
+def newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
     """Return the newest sealed reading of each interface, by its id; of one that has been sealed since, none."""
     until = {interface.pk: interface.sealed_until for interface in interfaces}
     days = {at.date() for at in until.values() if at is not None}
