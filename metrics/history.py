@@ -156,10 +156,10 @@ def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool
 
 def whole_fleet() -> list[Interface]:
     """Return the interfaces that count in the total of any server, with their servers."""
-    in_totals = Exists(Interface.objects.in_totals().filter(pk=OuterRef("pk")))
-    found = Interface.objects.with_revision().select_related("server").annotate(is_counted=in_totals)
-    groups = _groups(list(found.order_by("server_id", "name")), by_server=True)
-    return [each for group in groups for each in ([one for one in group if one.is_counted] or group)]  # type: ignore[attr-defined]
+    of_server = Interface.objects.in_totals().filter(server=OuterRef("server"))
+    counted = Q(Exists(of_server.filter(pk=OuterRef("pk")))) | ~Q(Exists(of_server))
+    found = Interface.objects.with_revision().filter(counted).select_related("server").order_by("server_id", "name")
+    return list(found.only("name", "label", "sealed_until", "server__hostname", "server__display_name"))
 
 
 def series(

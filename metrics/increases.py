@@ -56,7 +56,7 @@ class Hours(NamedTuple):
         """Return up to which hour the hours serve for these instants, and from when on readings do."""
         if self.newest is None:
             return self.limit, self.limit
-        begins, ends = _hour_around(self.newest.at)
+        begins, ends = hour_around(self.newest.at)
         is_cut = begins < ends and bisect_right(instants, begins) < bisect_left(instants, ends)
         return (self.limit, self.limit) if is_cut else (ends, self.newest.at)
 
@@ -307,7 +307,7 @@ def _of_whole_hours(
 ) -> dict[int, Buckets]:
     """Return what the hours say of the buckets, but for the hours that an instant cuts."""
     totals: dict[int, Buckets] = {}
-    grid = sorted({edge for instant in instants for edge in _hour_around(instant)})
+    grid = sorted({edge for instant in instants for edge in hour_around(instant)})
     hours_only = {instant for instant in instants if instant % HOUR_MS == 0}
     for interface in interfaces:
         of_interface = hours[interface.pk]
@@ -335,7 +335,7 @@ def _of_whole_hours(
     return totals
 
 
-def _hour_around(instant: int) -> tuple[int, int]:
+def hour_around(instant: int) -> tuple[int, int]:
     """Return the whole hours before and after an instant; twice itself where it is one."""
     return instant // HOUR_MS * HOUR_MS, -(-instant // HOUR_MS) * HOUR_MS
 

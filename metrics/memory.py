@@ -3,6 +3,7 @@
 A page asks the same again and again, and between two heartbeats of a server nothing about it changes. Every heartbeat
 counts up its server's `Snapshot.revision` in its own transaction, so whatever was read at the same revision is still
 right, whichever process wrote since. Sealing moves readings without changing an answer, and needs no new revision.
+What was read of chunks alone stays right for longer, until `Snapshot.sealed_revision` counts up.
 """
 
 from collections.abc import Hashable, Iterable
@@ -32,9 +33,9 @@ def recall(key: Hashable, revision: int | None) -> Any | None:
     return kept.value if kept is not None and kept.revision == revision else None
 
 
-def revision_of(interfaces: Iterable[Any]) -> int | None:
+def revision_of(interfaces: Iterable[Any], name: str = "revision") -> int | None:
     """Return the revision of several interfaces together, or None where one has none."""
-    revisions = [interface.revision for interface in interfaces]
+    revisions = [getattr(interface, name) for interface in interfaces]
     return sum(revisions) if None not in revisions else None
 
 

@@ -114,7 +114,9 @@ def _by(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Any]]:
 @retried
 def _drop_readings(interface: int, server_id: str, starts: list[date]) -> int:
     # What is remembered of the server counts on these readings.
-    Snapshot.objects.filter(server=server_id).update(revision=F("revision") + 1)
+    Snapshot.objects.filter(server=server_id).update(
+        revision=F("revision") + 1, sealed_revision=F("sealed_revision") + 1
+    )
     return Chunk.objects.filter(interface=interface, start__in=starts).update(readings=None)
 
 
@@ -145,6 +147,7 @@ def _seal_a_part(server_id: str, horizon: datetime) -> int:
     oldest = log.first()
     if oldest is None:
         return 0
+    Snapshot.objects.filter(server=server_id).update(sealed_revision=F("sealed_revision") + 1)
     day = oldest.collected_at.date()
     part = _hours_of(log.filter(collected_at__lt=from_ms(day_start(day) + DAY_MS)))
     readings: dict[str, list[Reading]] = defaultdict(list)

@@ -122,6 +122,7 @@ class Snapshot(models.Model):
     agent_stats = models.JSONField(default=dict)
     clock_skew_seconds = models.FloatField(null=True, help_text="How far the agent's clock is behind the hub's.")
     revision = models.BigIntegerField(default=0, help_text="Counts up with every heartbeat that is stored.")
+    sealed_revision = models.BigIntegerField(default=0, help_text="Counts up whenever some of it is sealed or pruned.")
     interfaces_at = models.DateTimeField(null=True, help_text="When network_interfaces was read.")
     network_interfaces = models.JSONField(default=list)
 
