@@ -31,7 +31,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import AROUND_MS, NOTHING, Logs, logs_of, readings, sealed_readings
+from metrics.readings import AROUND_MS, Logs, chunks_around, logs_of, readings, sealed_readings
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
@@ -352,24 +352,46 @@ def add_cut_hours(
     for instant in instants:
         if instant % HOUR_MS:
             cut[instant // HOUR_MS * HOUR_MS].append(instant)
-    nothing = {interface.server_id: NOTHING for interface in interfaces}  # final is what no log can change
+    final = {
+        hour: [each for each in interfaces if hour + HOUR_MS <= hours[each.pk].bounds(instants)[0]] for hour in cut
+    }
     if len(cut) > 4:
-        lines = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
+        of_all = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
+        lines = dict.fromkeys(cut, of_all)
+    else:
+        lines = _unrolled_hours(final, counters)
     for hour, inner in cut.items():
         edges = [hour, *inner, hour + HOUR_MS]
-        final = [each for each in interfaces if hour + HOUR_MS <= hours[each.pk].bounds(instants)[0]]
-        if len(cut) <= 4:
-            lines = unrolled(final, hour, hour + HOUR_MS, counters, logs=nothing)
-        for interface in final:
+        for interface in final[hour]:
             of_interface = hours[interface.pk]
             if hour < of_interface.kept_from and of_interface.line is not None:
                 part = measure([of_interface.line], edges, counters)  # in proportion to time, past their retention
             else:
-                part = measure(lines[interface.pk], edges, counters)
+                part = measure(lines[hour][interface.pk], edges, counters)
             for index, start in enumerate(edges[:-1]):
                 bucket = bisect_right(instants, start) - 1
                 if bucket >= 0 and edges[index + 1] <= instants[-1]:
                     add_buckets(totals[interface.pk], bucket, part, index, index + 1)
+
+
+def _unrolled_hours(
+    interfaces: Mapping[int, Sequence[Interface]], counters: Sequence[str]
+) -> dict[int, dict[int, list[Chain]]]:
+    """Return the unrolled readings of some hours that are final: no log changes them. Read once until sealed anew."""
+    found: dict[int, dict[int, list[Chain]]] = {}
+    missing: dict[int, dict[int, int | None]] = {}
+    for hour, final in interfaces.items():
+        kept = {each.pk: memory.recall(("hour", each.pk, hour, *counters), each.sealed_revision) for each in final}
+        found[hour] = {pk: chains for pk, chains in kept.items() if chains is not None}
+        missing[hour] = {each.pk: each.sealed_revision for each in final if each.pk not in found[hour]}
+    windows = {hour: (hour, hour + HOUR_MS) for hour, of_hour in missing.items() if of_hour}
+    stored = list(chunks_around({pk for hour in windows for pk in missing[hour]}, windows.values())) if windows else []
+    for hour, window in windows.items():
+        for pk, of_hour in sealed_readings(missing[hour], *window, counters, stored=stored).items():
+            chains = [_compact(chain) for chain in unroll(of_hour, counters)]
+            found[hour][pk] = chains
+            memory.keep(("hour", pk, hour, *counters), missing[hour][pk], chains, rows=len(of_hour["at"]))
+    return found
 
 
 def add_newest(

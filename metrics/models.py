@@ -194,15 +194,24 @@ READING_COLUMNS = COLUMNS
 KEPT = Q(readings__isnull=False)
 
 
+def around(start: int, end: int) -> Q:
+    """Chunks whose days lie between `start` and `end` (ms)."""
+    return _since(start) & Q(start__lte=day_of(end))
+
+
+def _since(start: int) -> Q:
+    day = day_of(start)
+    return Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)
+
+
 class ChunkQuerySet(models.QuerySet["Chunk"]):
     def around(self, start: int, end: int) -> "ChunkQuerySet":
         """Chunks whose days lie between `start` and `end` (ms), in order of time."""
-        return self.since(start).filter(start__lte=day_of(end))
+        return self.filter(around(start, end)).order_by("start")
 
     def since(self, start: int) -> "ChunkQuerySet":
         """Chunks that reach past the day of `start` (ms), in order of time."""
-        day = day_of(start)
-        return self.filter(Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)).order_by("start")
+        return self.filter(_since(start)).order_by("start")
 
     def with_hours(self) -> "ChunkQuerySet":
         """Without the readings; `has_readings` tells whether they are still kept."""

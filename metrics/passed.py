@@ -5,15 +5,19 @@ The answer is that of `increases`, which unpacks the hours of all of them.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 from django.db.models import Q, Sum
 
 from metrics import memory
-from metrics.counters import GAP, REQUIRED, RESET, Buckets, Chain, empty_buckets
+from metrics.counters import GAP, REQUIRED, Buckets, empty_buckets
 from metrics.increases import (
     FOREVER,
     Hours,
+    Waiting,
     add_cut_hours,
     add_newest,
     followed,
@@ -24,25 +28,46 @@ from metrics.increases import (
     limits_of,
     waiting_of,
 )
-from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, to_ms
-from metrics.readings import Logs, logs_of, newest_sealed
+from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, day_start, to_ms
+from metrics.readings import logs_of
 
 BYTES = REQUIRED[:2]
 OF_CHUNKS = (*BYTES, "covered_seconds", "resets")
 OF_HOURS = (*BYTES, "covered_ms", "marks")
+SOON_SEALED_MS = 2 * HOUR_MS
+
+Sums = list[int]  # of OF_HOURS; of the marks, whether there are any
 
 
-class _Whole(NamedTuple):
-    """What the whole hours of a window say: rx, tx, covered milliseconds and marks of each interface, by its id.
+class _Chunks(NamedTuple):
+    """The chunks of a window, by interface: the sums of those within it, and those that its edges may cut."""
 
-    `until` is up to when they serve. `unclear` are the interfaces of which chunks' totals do not tell it. `kept` is, of
-    those whose readings at the edge of the window are past their retention, from when on there are any, and the hours.
-    """
+    within: dict[int, Sums]
+    until: int  # the end of those within, ms
+    others: dict[int, list["_Other"]]
 
-    until: dict[int, int]
-    passed: dict[int, list[int]]
-    unclear: set[int]
-    kept: dict[int, tuple[int, Chain | None]]
+
+@dataclass
+class _Other:
+    chunk: Chunk
+
+    @cached_property
+    def columns(self) -> list[list[int]]:
+        return self.chunk.get_columns_of_hours(OF_HOURS)
+
+    def add_to(self, sums: Sums, since: int, until: int, sealed_until: int) -> None:
+        """Add what passed between two whole hours; nothing is sealed past `sealed_until` (ms)."""
+        chunk = self.chunk
+        start, end = max(since, chunk.start_ms), min(until, chunk.end_ms)
+        if start >= end:
+            return
+        of_chunk = [getattr(chunk, name) for name in OF_CHUNKS]
+        if start == chunk.start_ms and (end == chunk.end_ms or sealed_until <= end) and any(of_chunk):
+            _add(sums, of_chunk)
+        else:
+            some = slice((start - chunk.start_ms) // HOUR_MS, (end - chunk.start_ms) // HOUR_MS)
+            rx, tx, covered, marks = (values[some] for values in self.columns)
+            sums[:] = sums[0] + sum(rx), sums[1] + sum(tx), sums[2] + sum(covered), sums[3] or int(any(marks))
 
 
 def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, tuple[int, int] | None]:
@@ -54,23 +79,99 @@ def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, t
     if not interfaces or not is_by_hours(instants):
         return _told(increases(interfaces, instants, BYTES))
     logs = logs_of(interfaces)
-    hours = _hours_of(interfaces, end, logs)
-    whole = _whole_hours(interfaces, hours, instants)
-    for pk, (kept_from, line) in whole.kept.items():
-        hours[pk] = hours[pk]._replace(kept_from=kept_from, line=line)
-    clear = [interface for interface in interfaces if interface.pk not in whole.unclear]
-    totals = {interface.pk: _bucket(whole.passed[interface.pk]) for interface in clear}
+    waiting = waiting_of(interfaces, logs)
+    limits = limits_of(interfaces, waiting)
+    chunks = _chunks_of(interfaces, start, end)
+    totals: dict[int, Buckets] = {}
+    hours: dict[int, Hours] = {}
+    clear, unclear = [], []
+    for interface in interfaces:
+        others = chunks.others.get(interface.pk, [])
+        of_interface = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
+        sums = _sums(interface, of_interface, chunks, instants)
+        if sums is None:
+            unclear.append(interface)
+        else:
+            clear.append(interface)
+            totals[interface.pk], hours[interface.pk] = _bucket(sums), of_interface
     add_cut_hours(totals, clear, hours, instants, BYTES)
     add_newest(totals, clear, hours, instants, BYTES, logs)
-    totals |= increases([interface for interface in interfaces if interface.pk in whole.unclear], instants, BYTES)
-    return _told(totals)
+    return _told({**totals, **increases(unclear, instants, BYTES)})
 
 
-def _bucket(passed: Sequence[int]) -> Buckets:
+def _hours(
+    interface: Interface, limit: int, waiting: Waiting | None, others: Sequence[_Other], instants: Sequence[int]
+) -> Hours:
+    """Return up to when the hours of an interface serve, and what is left of those whose readings are gone."""
+    last = others[-1].chunk if others else None
+    newest = followed(last.get_last_reading(), interface, waiting) if last and limit < instants[-1] else None
+    first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
+    pruned = [other.chunk for other in others if not other.chunk.has_readings]
+    is_cut = any(instant % HOUR_MS for instant in instants)
+    kept_from = max((chunk.end_ms for chunk in pruned), default=-FOREVER)
+    line = hours_line(pruned, BYTES) if pruned and is_cut else None
+    return Hours(instants[0], limit, first_waiting, last_waiting, newest, kept_from, line)
+
+
+def _sums(interface: Interface, hours: Hours, chunks: _Chunks, instants: Sequence[int]) -> Sums | None:
+    """Return what the whole hours of the window say; None where the totals of chunks do not tell it."""
+    since = -(-instants[0] // HOUR_MS) * HOUR_MS
+    until = min(hours.bounds(instants)[0], instants[1] // HOUR_MS * HOUR_MS)
+    sums = list(chunks.within.get(interface.pk, [0, 0, 0, 0]))
+    if interface.pk in chunks.within and (until < chunks.until or not any(sums)):
+        return None  # late readings wait for some of these chunks; or no byte and no second, but a gap perhaps
+    others = chunks.others.get(interface.pk, [])
+    if others and (interface.sealed_until is None or (others[-1].chunk.last_at or EPOCH) > interface.sealed_until):
+        return None  # sealed since the window was asked for
+    for other in others:
+        other.add_to(sums, since, until, to_ms(interface.sealed_until or EPOCH))
+    return sums
+
+
+def _chunks_of(interfaces: Sequence[Interface], start: int, end: int) -> _Chunks:
+    """Return the chunks of the window; read once until something is sealed."""
+    (since, first), (_, last) = hour_around(start), hour_around(end)
+    ids = [interface.pk for interface in interfaces]
+    key = ("chunks", since, first, last, *ids)
+    revision = memory.revision_of(interfaces, "sealed_revision")
+    chunks: _Chunks | None = memory.recall(key, revision)
+    if chunks is None:
+        chunks = _read_chunks(ids, since, first, last)
+        memory.keep(key, revision, chunks, rows=25 * len(ids))
+    return chunks
+
+
+def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chunks:
+    # What is over for a while is sealed, but for late readings.
+    start, end = day_of(first + DAY_MS - 1), day_of(last - SOON_SEALED_MS)
+    of_all = Chunk.objects.filter(interface__in=ids)
+    others = of_all.around(since, last).with_hours().defer("readings", "first_at")
+    within: dict[int, Sums] = {}
+    if start < end:
+        days = Q(days=1, start__lt=end) | Q(days=7, start__lte=end - timedelta(days=7))
+        inner = Q(start__gte=start) & days
+        for pk, *of_chunks in (
+            of_all.filter(inner).order_by().values_list("interface_id").annotate(*map(Sum, OF_CHUNKS))
+        ):
+            within[pk] = [0, 0, 0, 0]
+            _add(within[pk], of_chunks)
+        others = others.exclude(inner)
+    by_interface: dict[int, list[_Other]] = defaultdict(list)
+    for chunk in others:
+        by_interface[chunk.interface_id].append(_Other(chunk))
+    return _Chunks(within, day_start(end), dict(by_interface))
+
+
+def _add(sums: Sums, of_chunks: Sequence[int]) -> None:
+    rx, tx, covered_seconds, _ = of_chunks
+    sums[:] = sums[0] + rx, sums[1] + tx, sums[2] + 1000 * covered_seconds, sums[3] or int(any(of_chunks))
+
+
+def _bucket(sums: Sums) -> Buckets:
     bucket = empty_buckets(1, BYTES)
-    for name, value in zip(OF_HOURS[:-1], passed, strict=False):
+    for name, value in zip(OF_HOURS[:-1], sums, strict=False):
         bucket.sums[name][0] = value
-    bucket.marks[0] = passed[-1]
+    bucket.marks[0] = GAP if sums[-1] else 0  # which, is not told
     return bucket
 
 
@@ -78,92 +179,3 @@ def _told(totals: dict[int, Buckets]) -> dict[int, tuple[int, int] | None]:
     return {
         pk: (of.sums["rx_bytes"][0], of.sums["tx_bytes"][0]) if of.is_known(0) else None for pk, of in totals.items()
     }
-
-
-def _hours_of(interfaces: Sequence[Interface], end: int, logs: Logs | None) -> dict[int, Hours]:
-    """Return up to when the hours of each interface serve, without the hours."""
-    waiting = waiting_of(interfaces, logs)
-    limits = limits_of(interfaces, waiting)
-    newest = newest_sealed([interface for interface in interfaces if limits[interface] < end])
-    found = {}
-    for interface in interfaces:
-        of_server = waiting.get(interface.server_id)
-        last_sealed = followed(newest.get(interface.pk), interface, of_server)
-        first_waiting, last_waiting = (of_server.first_at, of_server.last_at) if of_server else (None, None)
-        found[interface.pk] = Hours(end, limits[interface], first_waiting, last_waiting, last_sealed, -FOREVER, None)
-    return found
-
-
-def _whole_hours(interfaces: Sequence[Interface], hours: dict[int, Hours], instants: Sequence[int]) -> _Whole:
-    """Return what the whole hours of the window say; read once until something is sealed."""
-    until = {pk: min(of.bounds(instants)[0], instants[1] // HOUR_MS * HOUR_MS) for pk, of in hours.items()}
-    around = [edge for instant in instants for edge in hour_around(instant)]
-    key = ("whole hours", *around, *hours)
-    revision = memory.revision_of(interfaces, "sealed_revision")
-    whole: _Whole | None = memory.recall(key, revision)
-    if whole is None or whole.until != until:
-        whole = _read_whole_hours(interfaces, until, around)
-        memory.keep(key, revision, whole, rows=10 * len(until))
-    return whole
-
-
-def _read_whole_hours(interfaces: Sequence[Interface], until: dict[int, int], around: Sequence[int]) -> _Whole:
-    _, first, _, end = around
-    newest = max(until.values())
-    unclear = {pk for pk, at in until.items() if first < at < newest - DAY_MS}  # late: their backlog is not sealed
-    within = _within(first, min(at for at in until.values() if at >= newest - DAY_MS))
-    chunks = Chunk.objects.filter(interface__in=until.keys() - unclear)
-    passed = {pk: [0, 0, 0, 0] for pk in until}
-    if within:
-        sums_of = chunks.filter(within).order_by().values_list("interface_id").annotate(*map(Sum, OF_CHUNKS))
-        for pk, *sums in sums_of:
-            if any(sums):
-                _add(passed[pk], *sums)
-            else:
-                unclear.add(pk)  # no byte, no second, but a gap perhaps
-    sealed_until = {interface.pk: interface.sealed_until for interface in interfaces}
-    pruned: dict[int, list[Chunk]] = defaultdict(list)
-    cut = chunks.around(around[0], end).with_hours().defer("readings", "first_at", "last_reading")
-    for chunk in cut.exclude(within) if within else cut:
-        pk, newest_sealed_at = chunk.interface_id, sealed_until[chunk.interface_id]
-        last_at = chunk.last_at or EPOCH
-        if not chunk.has_readings:
-            pruned[pk].append(chunk)
-        since, to = max(first, chunk.start_ms), min(until[pk], chunk.end_ms)
-        if since >= to:
-            continue
-        if newest_sealed_at is None or last_at > newest_sealed_at:
-            unclear.add(pk)  # more was sealed since the window was asked for
-        is_all = to == chunk.end_ms or (last_at == newest_sealed_at and to_ms(last_at) <= to)
-        sums = [getattr(chunk, name) for name in OF_CHUNKS]
-        if since == chunk.start_ms and is_all and any(sums):
-            _add(passed[pk], *sums)
-        else:
-            _add_some(passed[pk], chunk, since, to)
-    is_cut = around[0] < first or around[2] < end
-    kept = {
-        pk: (max(chunk.end_ms for chunk in of_interface), hours_line(of_interface, BYTES))
-        for pk, of_interface in (pruned.items() if is_cut else ())
-    }
-    return _Whole(until, passed, unclear, kept)
-
-
-def _within(start: int, end: int) -> Q | None:
-    """Return which chunks lie between two instants (ms) with all their days; None where none can."""
-    first, last = day_of(start + DAY_MS - 1), day_of(end)
-    if first >= last:
-        return None
-    return Q(start__gte=first) & (Q(days=1, start__lt=last) | Q(days=7, start__lte=day_of(end - 7 * DAY_MS)))
-
-
-def _add(into: list[int], rx: int, tx: int, covered_seconds: int, resets: int) -> None:
-    into[:] = into[0] + rx, into[1] + tx, into[2] + 1000 * covered_seconds, into[3] | (RESET if resets else 0)
-    if not into[2]:  # under a second of a chunk, or none
-        into[3] |= GAP
-
-
-def _add_some(into: list[int], chunk: Chunk, start: int, end: int) -> None:
-    """Add some hours of a chunk."""
-    some = slice((start - chunk.start_ms) // HOUR_MS, (end - chunk.start_ms) // HOUR_MS)
-    rx, tx, covered, marks = (values[some] for values in chunk.get_columns_of_hours(OF_HOURS))
-    into[:] = into[0] + sum(rx), into[1] + sum(tx), into[2] + sum(covered), into[3] | max(marks, default=0)

@@ -6,12 +6,14 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import reduce
+from operator import or_
 
-from django.db.models import Max, Min, QuerySet
+from django.db.models import Max, Min, OuterRef, Q, QuerySet
 
 from metrics import memory
 from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
-from metrics.models import Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
+from metrics.models import Chunk, Heartbeat, Interface, around, day_of, day_start, from_ms, to_ms, week_of
 
 Columns = dict[str, list[int]]
 
@@ -46,7 +48,6 @@ class Log:
 
 
 Logs = Mapping[str, Log]  # by server
-NOTHING = Log(None, None, set(), {})
 
 
 def logs_of(interfaces: Sequence[Interface]) -> Logs | None:
@@ -144,16 +145,19 @@ def sealed_readings(
     wanted: Collection[str] = COLUMNS,
     changed: Iterable[Chunk] = (),
     silent: Collection[int] = (),
+    stored: Iterable[Chunk] | None = None,
 ) -> dict[int, Columns]:
     """Return the sealed readings of each interface from `start` to `end` (ms), with a neighbour on each side.
 
     `changed` are chunks that take the place of those in the database; of `silent` interfaces none follows `end`.
+    `stored` are the chunks of `chunks_around` the window, and perhaps others, where they have been read before.
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
-    stored = Chunk.objects.filter(interface__in=interfaces).around(start - AROUND_MS, end + AROUND_MS).defer("hours")
+    stored = chunks_around(interfaces, [(start, end)]) if stored is None else stored
     for chunk in [*stored, *changed]:
-        by_interface[chunk.interface_id][chunk.start] = chunk
+        if chunk.interface_id in by_interface and _is_around(chunk, start, end):
+            by_interface[chunk.interface_id][chunk.start] = chunk
     found = {
         interface: join(*(_kept(chunks[day], names) for day in sorted(chunks)), names=names)
         for interface, chunks in by_interface.items()
@@ -166,6 +170,16 @@ def sealed_readings(
         interface: with_earlier_boots(interface, _window(readings, start, end), start, names)
         for interface, readings in found.items()
     }
+
+
+def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]]) -> QuerySet[Chunk]:
+    """Return the chunks, without their hours, in which the readings of some windows (ms) lie."""
+    of_all = Chunk.objects.filter(interface__in=interfaces).defer("hours").order_by("start")
+    return of_all.filter(reduce(or_, (around(start - AROUND_MS, end + AROUND_MS) for start, end in windows)))
+
+
+def _is_around(chunk: Chunk, start: int, end: int) -> bool:
+    return chunk.start <= day_of(end + AROUND_MS) and chunk.end_ms > day_start(day_of(start - AROUND_MS))
 
 
 def with_earlier_boots(interface: int, readings: Columns, start: int, names: Sequence[str]) -> Columns:
@@ -304,24 +318,25 @@ def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: Quer
 def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
     """Return the last reading before `start` of the interfaces that have none up to it yet."""
     missing = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][0] > start}
-    earlier = Chunk.objects.filter(interface__in=missing, start__lt=day_of(start), last_at__lte=from_ms(start))
-    newest = dict(earlier.order_by().values_list("interface_id").annotate(Max("start")))
-    lasts = Chunk.objects.filter(interface__in=newest, start__in=set(newest.values())).defer("readings", "hours")
-    return {chunk.interface_id: _last(chunk, names) for chunk in lasts if chunk.start == newest[chunk.interface_id]}
+    day = day_of(start)
+    ended = Q(days=1, start__lt=day) | Q(days=7, start__lte=day - timedelta(days=7))
+    lasts = _nearest_chunks(missing, ended, Max("start")).defer("readings", "hours")
+    return {chunk.interface_id: _last(chunk, names) for chunk in lasts}
 
 
 def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Collection[int]) -> dict[int, Columns]:
     """Return the readings of the next chunk for the interfaces that have none from `end` on yet."""
     ended = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end}
     missing = ended.difference(silent)
-    later = Chunk.objects.filter(interface__in=missing, start__gt=day_of(end), count__gt=0).order_by("-start")
-    next_start = dict(later.values_list("interface_id", "start"))
-    firsts = Chunk.objects.filter(interface__in=next_start, start__in=set(next_start.values())).defer("hours")
-    return {
-        chunk.interface_id: chunk.get_readings(names)
-        for chunk in firsts
-        if chunk.start == next_start[chunk.interface_id]
-    }
+    firsts = _nearest_chunks(missing, Q(start__gt=day_of(end)), Min("start")).defer("hours")
+    return {chunk.interface_id: chunk.get_readings(names) for chunk in firsts}
+
+
+def _nearest_chunks(interfaces: Collection[int], where: Q, start: Max | Min) -> QuerySet[Chunk]:
+    """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest."""
+    of_same = Chunk.objects.filter(where, interface=OuterRef("interface"), count__gt=0).order_by().values("interface")
+    nearest = of_same.annotate(nearest=start).values("nearest")
+    return Chunk.objects.filter(where, interface__in=interfaces, start__in=nearest)
 
 
 def _kept(chunk: Chunk, names: Sequence[str]) -> Columns:
