@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
 from django.contrib import admin
-from django.db.models import Exists, OuterRef, Prefetch, QuerySet, prefetch_related_objects
+from django.db.models import Exists, OuterRef, QuerySet, prefetch_related_objects
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
@@ -13,7 +13,18 @@ from metrics import history, tables
 from metrics.figures import figures
 from metrics.models import Event, Interface, InterfaceQuerySet, Kind
 from metrics.periods import sensible_step
-from metrics.rows import STATES, InterfaceRow, ServerRow, by_trouble, charted, in_groups, interface_row, server_row
+from metrics.rows import (
+    STATES,
+    InterfaceRow,
+    ServerRow,
+    by_trouble,
+    charted,
+    counted_of,
+    in_groups,
+    interface_row,
+    server_row,
+    with_counted,
+)
 from metrics.windows import PERIODS, Window, window
 from servers.models import Server, ServerQuerySet, Snapshot
 
@@ -121,7 +132,7 @@ class ServerAdmin(MeasuredAdmin):
         return changelist
 
     def rows(self, found: list[Server], now: datetime) -> list[ServerRow]:
-        return by_trouble(server_row(server, server.counted, now) for server in found)  # type: ignore[attr-defined]
+        return by_trouble(server_row(server, counted_of(server), now) for server in found)
 
     def page(self, request: HttpRequest, found: Server, now: datetime) -> dict[str, Any]:
         in_totals = Exists(Interface.objects.in_totals().filter(pk=OuterRef("pk")))
@@ -197,11 +208,6 @@ class InterfaceAdmin(MeasuredAdmin):
         if show == "hours":
             return {**context, "heat": tables.heat(found, now)}
         return {**context, **_drawn([found], window(request, now))}
-
-
-def with_counted() -> Prefetch:
-    """Prefetch, as `counted`, the interfaces of a server's total."""
-    return Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
 
 
 def _last_day(server: Server) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Exists, Max, Min, OuterRef, Q, Sum
+from django.db.models import Count, Max, Min, Q, Sum
 
 from metrics import memory
 from metrics.counters import (
@@ -156,9 +156,7 @@ def fleet(servers: Sequence[Server], name: str | None = None, *, by_server: bool
 
 def whole_fleet() -> list[Interface]:
     """Return the interfaces that count in the total of any server, with their servers."""
-    of_server = Interface.objects.in_totals().filter(server=OuterRef("server"))
-    counted = Q(Exists(of_server.filter(pk=OuterRef("pk")))) | ~Q(Exists(of_server))
-    found = Interface.objects.with_revision().filter(counted).select_related("server").order_by("server_id", "name")
+    found = Interface.objects.with_revision().counted().select_related("server").order_by("server_id", "name")
     return list(found.only("name", "label", "sealed_until", "server__hostname", "server__display_name"))
 
 

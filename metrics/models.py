@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
 from metrics import codec
@@ -66,6 +66,11 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
         """Interfaces whose bytes count in their server's total: none of them passes through another one."""
         by_rule = Q(counts_in_total=None, master="") & ~_is_of(*RIDES_ON_ANOTHER)
         return self.filter(Q(counts_in_total=True) | by_rule)
+
+    def counted(self) -> "InterfaceQuerySet":
+        """Interfaces that make up the total of their server: those `in_totals`, or all where it has none of these."""
+        of_server = Interface.objects.in_totals().filter(server=OuterRef("server"))
+        return self.filter(Exists(of_server.filter(pk=OuterRef("pk"))) | ~Exists(of_server))
 
     def of_kind(self, *kinds: str) -> "InterfaceQuerySet":
         """Interfaces of these kinds: as a person has set them, else as their agents report them."""

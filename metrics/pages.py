@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Prefetch, Q, Sum
+from django.db.models import Count, Q, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -15,7 +15,7 @@ from metrics import charts, history
 from metrics.figures import figures
 from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
 from metrics.periods import sensible_step
-from metrics.rows import ServerRow, by_trouble, charted, server_row
+from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, with_counted
 from metrics.windows import PERIODS, whole_hours, window
 from servers.models import Server, State
 
@@ -62,12 +62,11 @@ class Storage(NamedTuple):
 
 def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return a tile for each server, trouble first."""
-    counted = Prefetch("interfaces", Interface.objects.in_totals(), to_attr="counted")
-    servers = list(Server.objects.with_snapshot().prefetch_related(counted))
-    known = figures({server.pk: server.counted for server in servers}, now=now)
+    servers = list(Server.objects.with_snapshot().prefetch_related(with_counted()))
+    known = figures({server.pk: counted_of(server) for server in servers}, now=now)
     recent = Event.objects.filter(number__gte=Event.first_number(now - EVENTS_SINCE), kind__in=NOTABLE_EVENTS)
     events = dict(recent.order_by().values_list("server_id").annotate(Count("number")))
-    rows = by_trouble(server_row(server, server.counted, now, known) for server in servers)
+    rows = by_trouble(server_row(server, counted_of(server), now, known) for server in servers)
     return {
         "tiles": [Tile(row, events.get(row.server.pk, 0)) for row in rows],
         "online": sum(row.state == State.ONLINE for row in rows),

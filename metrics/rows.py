@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from django.db.models import Prefetch
+
 from metrics import charts, history
 from metrics.figures import Figure, total
 from metrics.models import Interface, Kind, to_ms
@@ -59,6 +61,17 @@ class InterfaceRow(NamedTuple):
     @property
     def drops(self) -> int:
         return sum(self.latest.get(name) or 0 for name in ("rx_dropped", "tx_dropped"))
+
+
+def with_counted() -> Prefetch:
+    """Prefetch, as `counted`, the interfaces of a server's total: what a row and its figures need of them."""
+    of_totals = Interface.objects.counted().order_by("server_id", "name").only("server_id", "name", "sealed_until")
+    return Prefetch("interfaces", of_totals, to_attr="counted")
+
+
+def counted_of(server: Server) -> list[Interface]:
+    """Return what `with_counted` has prefetched."""
+    return server.counted  # type: ignore[attr-defined]
 
 
 def server_row(

@@ -32,6 +32,14 @@ def test_a_tile_tells_the_state_the_rates_and_the_month(admin_client):
     assert (tile.row.state, tile.row.rx_rate, tile.row.figure.rx_month) == ("online", 1000.0, 240_000)
 
 
+def test_a_tile_of_a_server_whose_interfaces_all_ride_on_others_tells_of_all(admin_client):
+    report()
+    Interface.objects.update(kind="wireguard")
+    (tile,) = admin_client.get(OVERVIEW).context["tiles"]
+    assert (tile.row.rx_rate, tile.row.figure.rx_month) == (1000.0, 240_000)
+    assert admin_client.get(f"{TOP}?period=1h").context["lines"][0].rx_bytes > 0
+
+
 def test_tiles_are_sorted_by_trouble_then_by_name(admin_client):
     for server_id, ago in (("b", 0), ("a", 0), ("z", 3600)):
         report(server_id, ago=ago, minutes=2)
