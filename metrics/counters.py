@@ -222,6 +222,18 @@ def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str]
     return buckets
 
 
+def passed(chains: Sequence[Chain], edges: Sequence[int], names: Sequence[str]) -> list[list[int]]:
+    """Return what `measure` does of some of REQUIRED and TOTALS, in a third of the time: a list each."""
+    sums = [[0] * (len(edges) - 1) for _ in names]
+    for line in chains:
+        if line.at[0] < edges[-1] and line.at[-1] > edges[0]:
+            points = _points(line.at, edges)
+            for values, name in zip(sums, names, strict=True):
+                if name in line.total:
+                    values[:] = map(add, values, _differences(line.total[name], points))
+    return sums
+
+
 def add_buckets(into: Buckets, index: int, part: Buckets, start: int, stop: int) -> None:
     """Add buckets `start` up to `stop` of `part` to bucket `index` of `into`. What is unknown adds nothing."""
     for name, values in into.sums.items():
@@ -422,7 +434,8 @@ def _add_peaks_and_lows(buckets: Buckets, chain: Chain, edges: Sequence[int]) ->
         for index, (start, stop) in enumerate(zip(first, last, strict=True)):
             if within := highest[start:stop]:
                 peaks[index] = max(peaks[index], max(within))
-                lows[index] = _lowest([lows[index], *lowest[start:stop]])
+                least = min(lowest[start:stop])
+                lows[index] = _lowest([lows[index], *([least] if least != UNKNOWN else lowest[start:stop])])
 
 
 def _lowest(rates: Sequence[int]) -> int:
