@@ -14,6 +14,7 @@ from random import Random
 
 from homelab.serve import AGENT
 from homelab.tests.faults.hubs import BreakableHub
+from homelab.tests.hub import wait_for
 
 HUB_EVERY = 10  # runs of the agent
 SERVER = "nas"
@@ -32,6 +33,9 @@ def test_what_the_agent_kept_reaches_the_hub_once(hub: BreakableHub, rounds, tal
         kills += agent.run(kill_after=chance.uniform(0, 1.2 * length))
         kept |= agent.kept()
         if kills % HUB_EVERY == HUB_EVERY - 1:
+            hub.process.send_signal(signal.SIGSTOP)  # no answer: what the agent has read it keeps, for certain
+            kills += agent.run_until_it_keeps_one_more()
+            kept |= agent.kept()
             hub_kills += hub.kill()
             kills += agent.run(kill_after=length)
             kept |= agent.kept()
@@ -64,6 +68,14 @@ class Agent:
                 return agent.wait(timeout=30 if kill_after is None else kill_after) == -signal.SIGKILL
             except subprocess.TimeoutExpired:
                 agent.kill()
+        return agent.returncode == -signal.SIGKILL
+
+    def run_until_it_keeps_one_more(self) -> bool:
+        """Run it, to be killed once its heartbeat is whole on its disk. Tell whether it was killed."""
+        before = self.kept()
+        with subprocess.Popen([sys.executable, AGENT], env=self.environment) as agent:
+            assert wait_for(lambda: self.kept() - before, seconds=30)
+            agent.kill()
         return agent.returncode == -signal.SIGKILL
 
     def kept(self) -> set[int]:
