@@ -20,7 +20,12 @@ DRAINED_WITHIN = 1800.0
 
 
 def test_the_newest_is_visible_at_once_and_the_rest_follows_oldest_first(
-    start_hub: StartHub, rounds: Callable[[int], int], tally, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start_hub: StartHub,
+    rounds: Callable[[int], int],
+    patience: float,
+    tally,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ):
     hub = start_hub(HOMELAB_THROTTLE="on")
     names = [f"eth{number}" for number in range(8)]
@@ -61,7 +66,7 @@ def test_the_newest_is_visible_at_once_and_the_rest_follows_oldest_first(
     machine.acknowledged = set(machine.attempted)
     lost, twice = hub.auditor().compare([machine])
     tally.note(heartbeats_kept=times, lost=lost, twice=twice)
-    assert seconds < VISIBLE_WITHIN
+    assert seconds < VISIBLE_WITHIN * patience
     assert drained < DRAINED_WITHIN
     assert runs > 1
     hub.auditor().check(machine, ["1h", "1d"])

@@ -18,7 +18,7 @@ from homelab.tests.faults.machines import Machine, Sender
 from homelab.tests.hub import ROOT, wait_for
 
 TIMEOUT = 20.0  # of SQLite, in the settings
-WAITS = TIMEOUT + 5
+SLACK = 5.0  # on top, until it is answered
 WRITERS = 8  # as many as the hub has threads
 OURS = """
 import time
@@ -56,9 +56,9 @@ def test_heartbeats_are_refused_while_a_stuck_process_holds_it_and_stored_once_i
         for attempt in attempts:
             attempt.join()
         assert {(attempt.status, attempt.retry_after) for attempt in attempts} == {(503, "5")}
-        assert max(attempt.seconds for attempt in attempts) < WAITS
+        assert max(attempt.seconds for attempt in attempts) < TIMEOUT + SLACK * patience
         again = [Attempt(other, machine) for machine in machines]
-        assert max(time_to_read(other) for _ in range(10)) < 2, "once it is known, nobody waits long"
+        assert max(time_to_read(other) for _ in range(10)) < 2 * patience, "once it is known, nobody waits long"
         for attempt in again:
             attempt.join()
         assert {attempt.status for attempt in again} == {503}
@@ -71,7 +71,7 @@ def test_heartbeats_are_refused_while_a_stuck_process_holds_it_and_stored_once_i
     for hub, of_hub in ((one, [nas]), (other, machines)):
         began = time.monotonic()
         assert hub.sender().send(of_hub[0], of_hub[0].waiting()) == 200
-        assert time.monotonic() - began < 2, "back at once"
+        assert time.monotonic() - began < 2 * patience, "back at once"
         hub.drain(of_hub)
         for machine in of_hub:
             hub.auditor().check(machine, steps=["1h"])
@@ -91,11 +91,11 @@ def test_a_stuck_transaction_holds_up_its_own_server_only(hub: BreakableHub, nas
             assert time_to_read(hub) < patience
         slow.join()
         assert (slow.status, slow.retry_after) == (503, "5")
-        assert slow.seconds < WAITS
+        assert slow.seconds < TIMEOUT + SLACK * patience
         holder.rollback()
         began = time.monotonic()
         assert hub.sender().send(nas, nas.waiting()) == 200
-        assert time.monotonic() - began < 2, "back at once"
+        assert time.monotonic() - began < 2 * patience, "back at once"
     tally.note(stuck_transactions=1, lost=hub.auditor().compare([nas, pi])[0])
     for machine in (nas, pi):
         hub.auditor().check(machine, steps=["1h"])

@@ -39,16 +39,20 @@ def test_jobs_that_are_killed_finish_when_they_run_again(hub: BreakableHub, roun
     kills = 0
     with Load(hub) as load:
         for job in islice(cycle(jobs), len(jobs) * rounds(100)):
-            for minute in islice(minutes, 60):
-                late.collect(now - minute * 60)
-            hub.drain([late])
-            process = hub.begin(*job)
-            time.sleep(chance.uniform(0.3, 1.1) * lengths[job])
-            process.kill()
-            kills += process.wait() < 0
-            process.stdout.close()
-            assert not backup.exists() or is_whole(backup)
-            load.check()
+            killed, length = False, lengths[job]
+            while not killed:
+                for minute in islice(minutes, 60):
+                    late.collect(now - minute * 60)
+                hub.drain([late])
+                process = hub.begin(*job)
+                time.sleep(chance.uniform(0.3, 1.1) * length)
+                process.kill()
+                killed = process.wait() < 0
+                process.stdout.close()
+                assert not backup.exists() or is_whole(backup)
+                load.check()
+                length *= 0.9  # where it ended before the kill
+            kills += killed
         for job in jobs:
             hub.run(*job)
     lost, twice = hub.auditor().compare([late, *load.machines])
