@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import requests
@@ -28,9 +28,11 @@ class Hub:
     """`variables` are its environment's; without DATABASE_URL among them it is on SQLite, in its data folder.
 
     `inside` is a command under which all of its commands run, such as nsenter.
+    `collected` are the static files: the first hub of a process collects and compresses them, the others find them.
     """
 
     inside: Sequence[str] = ()
+    collected: ClassVar[Path | None] = None
 
     def __init__(self, data: Path, *arguments: str, **variables: str) -> None:
         with socket.socket() as free:
@@ -39,7 +41,12 @@ class Hub:
         self.data = data
         self.arguments = arguments
         self.environment = {**environment(data), **variables}
+        static = data / "static"
+        if Hub.collected and not static.exists():
+            static.symlink_to(Hub.collected)
         self.start()
+        if not Hub.collected and (static / ".sources").exists():
+            Hub.collected = static
 
     def start(self, *under: str, wait: bool = True) -> float:
         """Start it, under another command where one is given. Return after how many seconds it served."""
