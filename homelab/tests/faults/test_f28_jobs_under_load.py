@@ -10,6 +10,7 @@ from random import Random
 
 import pytest
 
+from homelab.tests.faults.conftest import ALL_ROUNDS, ROUNDS
 from homelab.tests.faults.hubs import ON_POSTGRESQL, BreakableHub, sqlite_only
 from homelab.tests.faults.machines import Machine
 from homelab.tests.hub import environment
@@ -69,11 +70,8 @@ def test_jobs_that_are_killed_finish_when_they_run_again(hub: BreakableHub, roun
 
 
 @sqlite_only
-def test_a_migration_that_is_killed_is_finished_by_the_next(
-    hub: BreakableHub, rounds, tally, tmp_path: Path, every: int
-):
-    if every > 1:
-        pytest.skip("one kill tells little: the whole run does it")
+@pytest.mark.skipif(ROUNDS < ALL_ROUNDS, reason="one kill tells little: the whole run does it")
+def test_a_migration_that_is_killed_is_finished_by_the_next(hub: BreakableHub, rounds, tally, tmp_path: Path):
     chance = Random(29)
     migrated = hub.rows(MIGRATED)
     length, kills = 0.0, 0
