@@ -6,6 +6,7 @@ they are read in the background, a few servers at a time, and shown from the nex
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from threading import Lock, Thread
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from metrics.charts import Values
 from metrics.models import Interface
 
 KEPT = timedelta(seconds=60)
+KNOWN_AT_ONCE = 1000  # servers of which totals are kept
 AT_ONCE = 10  # servers that a page waits for
 PATIENCE_SECONDS = 0.15
 BYTES = ("rx_bytes", "tx_bytes")
@@ -25,8 +27,8 @@ BYTES = ("rx_bytes", "tx_bytes")
 class Figure(NamedTuple):
     """Rates of the last 24 hours, hour by hour, and bytes since midnight and since the first of the month."""
 
-    rx_day: Values
-    tx_day: Values
+    rx_day: tuple[float | None, ...]
+    tx_day: tuple[float | None, ...]
     rx_today: float | None
     tx_today: float | None
     rx_month: float | None
@@ -52,13 +54,14 @@ def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime) -> 
     return {pk: figure for known in kept for pk, figure in known.items()}
 
 
-def total(parts: Sequence[Figure]) -> Figure | None:
+@lru_cache(KNOWN_AT_ONCE)
+def total(parts: tuple[Figure, ...]) -> Figure | None:
     """Return the figures of several interfaces together; what is unknown of one does not hide the others."""
     if not parts:
         return None
     return Figure(
-        [_sum(hour) for hour in zip(*(part.rx_day for part in parts), strict=True)],
-        [_sum(hour) for hour in zip(*(part.tx_day for part in parts), strict=True)],
+        tuple(_sum(hour) for hour in zip(*(part.rx_day for part in parts), strict=True)),
+        tuple(_sum(hour) for hour in zip(*(part.tx_day for part in parts), strict=True)),
         _sum([part.rx_today for part in parts]),
         _sum([part.tx_today for part in parts]),
         _sum([part.rx_month for part in parts]),
@@ -104,8 +107,8 @@ def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
 
 
 def _figure(series: history.Series, today: datetime, month: datetime, day: datetime) -> Figure:
-    def since(start: datetime, column: Values) -> list[float | None]:
-        return [value for at, value in zip(series.start, column, strict=True) if at >= start]
+    def since(start: datetime, column: Values) -> tuple[float | None, ...]:
+        return tuple(value for at, value in zip(series.start, column, strict=True) if at >= start)
 
     return Figure(
         since(day, series.rx_rate),

@@ -90,7 +90,7 @@ def server_row(
         links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
         lost=sum(map(_is_lost, latest.values())) if state != State.OFFLINE else 0,
         skew=notable_skew(server),
-        figure=total([known[row.pk] for row in counted if row.pk in known]) if known else None,
+        figure=total(tuple(known[row.pk] for row in counted if row.pk in known)) if known else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Bytes, rates and charts for templates. The unit of rates is the browser's choice, kept in a cookie."""
 
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -36,7 +37,10 @@ def days(number: float) -> str:
 @register.inclusion_tag("metrics/sparkline.html")
 def sparkline(figure: Figure | None, name: object) -> dict[str, Any]:
     is_known = figure is not None and any(rate is not None for rate in (*figure.rx_day, *figure.tx_day))
-    return {"spark": charts.spark(figure.rx_day, figure.tx_day) if figure and is_known else None, "name": name}
+    return {"spark": _spark(figure.rx_day, figure.tx_day) if figure and is_known else None, "name": name}
+
+
+_spark = lru_cache(5000)(charts.spark)  # pages draw the same again and again: figures are kept for a minute
 
 
 @register.inclusion_tag("metrics/chart.html", takes_context=True)

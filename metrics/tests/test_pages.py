@@ -94,9 +94,9 @@ def test_figures_of_one_more_interface_are_read_at_once():
 
 
 def test_a_total_adds_what_is_known():
-    known = figures.Figure([1.0, None], [None, None], 1, None, 1, None)
-    other = figures.Figure([2.0, 3.0], [None, 4.0], 2, None, 2, 5)
-    assert figures.total([known, other]) == figures.Figure([3.0, 3.0], [None, 4.0], 3, None, 3, 5)
+    known = figures.Figure((1.0, None), (None, None), 1, None, 1, None)
+    other = figures.Figure((2.0, 3.0), (None, 4.0), 2, None, 2, 5)
+    assert figures.total((known, other)) == figures.Figure((3.0, 3.0), (None, 4.0), 3, None, 3, 5)
 
 
 def test_the_ranking_is_of_the_window(admin_client):
