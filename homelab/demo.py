@@ -107,10 +107,8 @@ def build_server(
     for day, instants in _days(to_ms(started), last_hour, outage, chance):
         boot = [boots[instant >= reboot] for instant in instants]
         with transaction.atomic():
-            for line, row in zip(lines, rows, strict=True):
-                row.refresh_from_db(fields=["sealed_until", "last_seen_at"])
-                seal.add(row, line.readings(instants, boot), day)
-                written += len(instants)
+            seal.add({row: line.readings(instants, boot) for line, row in zip(lines, rows, strict=True)}, day)
+        written += len(instants) * len(rows)
         if progress is not None:
             progress.update()
     written += _report_last_hour(server, boots[-1], lines, last_hour, now)

@@ -1,7 +1,7 @@
 """How much passed, and when."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -222,13 +222,20 @@ class ChunkQuerySet(models.QuerySet["Chunk"]):
         """Without the readings; `has_readings` tells whether they are still kept."""
         return self.defer("readings").annotate(has_readings=KEPT)
 
-    def holding(self, interface: int, day: date) -> "Chunk":
-        """Return the chunk that a reading of `day` goes to, unsaved when it is new."""
+    def holding(self, interfaces: Collection[int], day: date) -> "dict[int, Chunk]":
+        """Return the chunk of each interface that a reading of `day` goes to, unsaved when it is new."""
         monday = week_of(day)
-        of_week = {chunk.start: chunk for chunk in self.filter(interface=interface, start__range=(monday, day))}
-        if monday in of_week and of_week[monday].days == 7:
-            return of_week[monday]
-        return of_week.get(day) or Chunk(interface_id=interface, start=day)
+        found = {
+            (each.interface_id, each.start): each
+            for each in self.filter(interface__in=interfaces, start__in=[monday, day])
+        }
+        chunks = {}
+        for interface in interfaces:
+            of_week = found.get((interface, monday))
+            is_merged = of_week is not None and of_week.days == 7
+            of_day = of_week if is_merged else found.get((interface, day))
+            chunks[interface] = of_day or Chunk(interface_id=interface, start=day)
+        return chunks
 
 
 class Chunk(models.Model):

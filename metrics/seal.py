@@ -6,7 +6,7 @@ run twice, run by two at once, or killed anywhere and run again, it leaves the s
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.db import models
 from django.db.models import F, QuerySet
 
 from metrics.codec import CodecError
-from metrics.counters import Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
+from metrics.counters import COLUMNS, Buckets, Reading, columns, empty_buckets, join, measure, order, splice, unroll
 from metrics.models import (
     DAY_MS,
     HOUR_MS,
@@ -37,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 MERGE_AFTER = timedelta(days=2)  # a week is merged when it has been over for this long
 BATCH = 200
-AT_ONCE = 1_000_000  # characters of the log: others wait for a transaction, and it needs its room on the disk twice
+TOGETHER = 8  # interfaces whose readings are in memory: the more, the fewer queries
+AT_ONCE = 250_000  # characters of the log: others wait for a transaction, and it needs its room on the disk twice
 
 
 def tick(*, now: datetime) -> dict[str, int]:
@@ -154,8 +155,10 @@ def _seal_a_part(server_id: str, horizon: datetime) -> int:
     for heartbeat in part:
         for name, reading in heartbeat.unpack():
             readings[name].append(reading)
-    for interface in Interface.objects.filter(server=server_id, name__in=readings):
-        add(interface, columns(order(readings[interface.name])), day)
+    interfaces = list(Interface.objects.filter(server=server_id, name__in=readings))
+    for at in range(0, len(interfaces), TOGETHER):
+        some = interfaces[at : at + TOGETHER]
+        add({interface: columns(order(readings[interface.name])) for interface in some}, day)
     return log.filter(collected_at__lte=part[-1].collected_at).order_by().delete()[0]
 
 
@@ -172,28 +175,51 @@ def _hours_of(log: QuerySet[Heartbeat]) -> list[Heartbeat]:
     return part
 
 
-def add(interface: Interface, readings: Columns, day: date) -> None:
-    """Put readings of one UTC day into their chunk, and recompute the hours they touch. Repeatable.
+def add(readings: Mapping[Interface, Columns], day: date) -> None:
+    """Put readings of one UTC day into the interfaces' chunks, and recompute the hours they touch. Repeatable.
 
     A reading changes what passed since its predecessor and until its successor, which may lie in other chunks.
     """
-    chunk = Chunk.objects.holding(interface.pk, day)
-    if chunk.readings is None:
-        return  # past its retention
-    first, last = readings["at"][0], readings["at"][-1]
-    chunk.set_readings(join(chunk.get_readings(), readings))
-    around = sealed_readings([interface.pk], first - 1, last + 1, changed=[chunk])[interface.pk]
-    start = around["at"][0] // HOUR_MS * HOUR_MS
-    end = -(-around["at"][-1] // HOUR_MS) * HOUR_MS
-    edges = list(range(start, max(end, start + HOUR_MS) + 1, HOUR_MS))
-    whole = sealed_readings([interface.pk], edges[0], edges[-1], changed=[chunk])[interface.pk]
-    chunks = _put_hours(interface.pk, chunk, edges[0], measure(unroll(whole), edges))
-    for changed in chunks:
-        changed.save()
-    newest = max(filter(None, [interface.sealed_until, from_ms(last)]))
-    Interface.objects.filter(pk=interface.pk).update(
-        sealed_until=newest, last_seen_at=max(newest, interface.last_seen_at)
-    )
+    chunks = Chunk.objects.holding([interface.pk for interface in readings], day)
+    # The others are past their retention.
+    kept = {interface: of for interface, of in readings.items() if chunks[interface.pk].readings is not None}
+    for interface, of in kept.items():
+        chunk = chunks[interface.pk]
+        chunk.set_readings(join(chunk.get_readings(), of))
+    around = _read({each.pk: (of["at"][0] - 1, of["at"][-1] + 1) for each, of in kept.items()}, chunks, ())
+    windows = {pk: _hours_of_all(of["at"]) for pk, of in around.items()}
+    for pk, whole in _read(windows, chunks).items():
+        start, end = windows[pk]
+        hours = measure(unroll(whole), list(range(start, end + 1, HOUR_MS)))
+        for changed in _put_hours(pk, chunks[pk], start, hours):
+            changed.save(force_insert=changed._state.adding)
+    for interface, of in kept.items():
+        newest = from_ms(of["at"][-1])
+        interface.sealed_until = max(newest, interface.sealed_until or newest)
+        interface.last_seen_at = max(interface.sealed_until, interface.last_seen_at)
+    Interface.objects.bulk_update(kept, ["sealed_until", "last_seen_at"])
+
+
+def _read(
+    windows: Mapping[int, tuple[int, int]], chunks: Mapping[int, Chunk], wanted: Sequence[str] = COLUMNS
+) -> dict[int, Columns]:
+    """Return the sealed readings of each interface in its window (ms): those of the same window are read at once.
+
+    `chunks` take the place of those in the database.
+    """
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for interface, window in windows.items():
+        groups[window].append(interface)
+    found: dict[int, Columns] = {}
+    for window, group in groups.items():
+        found |= sealed_readings(group, *window, wanted, changed=[chunks[interface] for interface in group])
+    return found
+
+
+def _hours_of_all(at: Sequence[int]) -> tuple[int, int]:
+    """Return from when to when (ms) the whole hours are, at least one, that hold all these instants."""
+    start, end = at[0] // HOUR_MS * HOUR_MS, -(-at[-1] // HOUR_MS) * HOUR_MS
+    return start, max(end, start + HOUR_MS)
 
 
 def _put_hours(interface: int, chunk: Chunk, start: int, hours: Buckets) -> list[Chunk]:
@@ -202,7 +228,7 @@ def _put_hours(interface: int, chunk: Chunk, start: int, hours: Buckets) -> list
     position = start
     end = start + len(hours.marks) * HOUR_MS
     while position < end:
-        holder = _holder(chunks, position) or Chunk.objects.holding(interface, day_of(position))
+        holder = _holder(chunks, position) or Chunk.objects.holding([interface], day_of(position))[interface]
         chunks[holder.start] = holder
         stop = min(holder.end_ms, end)
         if holder.readings is None:

@@ -171,7 +171,7 @@ def test_six_weeks_take_no_more_memory_than_two(server, now):
         at = start + hour * HOUR_MS
         readings = {name: [hour + minute for minute in range(1440)] for name in COLUMNS}
         readings |= {"at": [at + minute for minute in range(1440)], "boot": [0] * 1440, "interval": [1] * 1440}
-        seal.add(eth0, readings, day_of(at))
+        seal.add({eth0: readings}, day_of(at))
     peaks = []
     for days in (14, 42):
         rows = export_readings([eth0], from_ms(start), from_ms(start) + timedelta(days=days))

@@ -130,6 +130,18 @@ def test_each_day_and_interface_has_its_chunk(store, interface):
     assert Chunk.objects.filter(count=2).count() == 4
 
 
+def test_each_interface_more_takes_one_query_more_which_writes_its_chunk(store, interface):
+    asked = []
+    for server, count in (("nas", 1), ("router", 8)):
+        for second in (0, 60):
+            interfaces = [interface(f"eth{number}") for number in range(count)]
+            store(second, server_id=server, network_interfaces=interfaces)
+        with CaptureQueriesContext(connection) as queries:
+            assert seal(server, now=LATER) == 2
+        asked.append(len(queries))
+    assert asked[1] - asked[0] == 7
+
+
 def test_the_totals_of_a_chunk_are_those_of_its_hours(count):
     count(*range(0, HOUR, MINUTE))
     count(HOUR, rx_bytes=40, boot_id="boot-2", uptime=20.0, sent_uptime=20.0)
