@@ -56,6 +56,9 @@ class NetworkInterfaceSerializer(serializers.Serializer[Any]):
         return {str(name): instance.get(str(name), [] if name == "addresses" else None) for name in self.fields}
 
 
+_interface = NetworkInterfaceSerializer()  # once: to make its fields for each server takes half the time of a list
+
+
 class ServerSerializer(serializers.ModelSerializer[Server]):
     """A server and its latest state. Needs `now` in the context."""
 
@@ -91,7 +94,7 @@ class ServerSerializer(serializers.ModelSerializer[Server]):
 
     @extend_schema_field(NetworkInterfaceSerializer(many=True))
     def get_network_interfaces(self, server: Server) -> Any:
-        return NetworkInterfaceSerializer(_latest(server, "network_interfaces") or [], many=True).data
+        return [_interface.to_representation(each) for each in _latest(server, "network_interfaces") or ()]
 
 
 class _OnlyText:
