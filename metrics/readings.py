@@ -5,7 +5,7 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import reduce
 from operator import or_
 
@@ -246,23 +246,54 @@ def _logged(
     has_all = last_waiting is not None and last_waiting <= end + AROUND_MS
     unbound_after = _missing(others if has_all else interfaces, found, lambda reading: reading.at >= end)
     if unbound_before or unbound_after:
-        sealed_until = {interface.pk: interface.sealed_until for interface in interfaces}
-        bounds = log.filter(server__in={*unbound_before, *unbound_after}).values_list("server_id")
-        for server_id, oldest, latest in bounds.annotate(Min("collected_at"), Max("collected_at")):
-            of_server = log.filter(server=server_id)
-            if oldest < since and server_id in unbound_before:
-                earlier = of_server.filter(collected_at__lt=since).order_by("-collected_at")
-                _add_nearest(found, unbound_before[server_id], earlier)
+        _add_neighbours(found, log, interfaces, unbound_before, unbound_after, (since, until, from_ms(end)))
+    return found
+
+
+def _add_neighbours(
+    found: dict[int, list[Reading]],
+    log: QuerySet[Heartbeat],
+    interfaces: Sequence[Interface],
+    unbound_before: dict[str, dict[str, int]],
+    unbound_after: dict[str, dict[str, int]],
+    window: tuple[datetime, datetime, datetime],
+) -> None:
+    """Add the nearest readings of the log before and after a window: from when to when it was read, and its end."""
+    since, until, end = window
+    sealed_until = {interface.pk: interface.sealed_until for interface in interfaces}
+    bounds = log.filter(server__in={*unbound_before, *unbound_after}).values_list("server_id")
+    missing: dict[tuple[str, datetime], dict[str, int]] = {}
+    for server_id, oldest, before, after in bounds.annotate(
+        Min("collected_at"),
+        before=Max("collected_at", filter=Q(collected_at__lt=since)),
+        after=Min("collected_at", filter=Q(collected_at__gt=until)),
+    ):
+        if before is not None:
+            missing[server_id, before] = dict(unbound_before.get(server_id, {}))
+        if after is not None:
             # What follows the window is sealed, where nothing that waits is older than that.
-            unsealed = {
+            missing[server_id, after] = {
                 name: pk
                 for name, pk in unbound_after.get(server_id, {}).items()
-                if (sealed := sealed_until[pk]) is None or sealed < from_ms(end) or sealed >= oldest
+                if (sealed := sealed_until[pk]) is None or sealed < end or sealed >= oldest
             }
-            if latest > until and unsealed:
-                later = of_server.filter(collected_at__gt=until).order_by("collected_at")
-                _add_nearest(found, unsealed, later)
-    return found
+    missing = {nearest: of_server for nearest, of_server in missing.items() if of_server}
+    servers, instants = {server_id for server_id, _ in missing}, {at for _, at in missing}
+    for heartbeat in log.filter(server__in=servers, collected_at__in=instants):
+        _take(found, heartbeat, missing.get((heartbeat.server_id, heartbeat.collected_at), {}))
+    for (server_id, at), of_server in missing.items():
+        if of_server:  # not in the nearest heartbeat
+            of_log = log.filter(server=server_id)
+            if at < since:
+                _add_nearest(found, of_server, of_log.filter(collected_at__lt=at).order_by("-collected_at"))
+            else:
+                _add_nearest(found, of_server, of_log.filter(collected_at__gt=at).order_by("collected_at"))
+
+
+def _take(found: dict[int, list[Reading]], heartbeat: Heartbeat, missing: dict[str, int]) -> None:
+    for name, reading in heartbeat.unpack() if missing else ():
+        if name in missing:
+            found[missing.pop(name)].append(reading)
 
 
 def _begins_after_sealed(interface: Interface, start: int) -> bool:
@@ -304,13 +335,9 @@ def _missing(
     return missing
 
 
-def _add_nearest(found: dict[int, list[Reading]], ids: dict[str, int], log: QuerySet[Heartbeat]) -> None:
-    missing = set(ids)
+def _add_nearest(found: dict[int, list[Reading]], missing: dict[str, int], log: QuerySet[Heartbeat]) -> None:
     for heartbeat in log.iterator(chunk_size=50):
-        for name, reading in heartbeat.unpack():
-            if name in missing:
-                found[ids[name]].append(reading)
-                missing.discard(name)
+        _take(found, heartbeat, missing)
         if not missing:
             return
 

@@ -245,3 +245,13 @@ def test_every_page_takes_at_most_ten_queries_when_nothing_is_remembered(admin_c
             assert admin_client.get(address).status_code == 200
         taken[address] = len(captured)
     assert {address: count for address, count in taken.items() if count > 10} == {}
+
+
+def test_a_fleet_that_is_silent_takes_no_query_for_each_server(admin_client, fleet, monkeypatch):
+    """The network is down for hours: what waits in the log is older than the window of the page."""
+    later = timezone.now() + timedelta(hours=3)
+    monkeypatch.setattr(timezone, "now", lambda: later)
+    memory.forget()
+    with CaptureQueriesContext(connection) as captured:
+        assert admin_client.get(f"{TOP}?period=1h").status_code == 200
+    assert len(captured) <= 10
