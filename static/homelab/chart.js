@@ -57,6 +57,11 @@ function lowest(data, name) {
   return data[`${name}_low`].map((low, index) => low ?? data[name][index]);
 }
 
+function rangeText(data, name, index) {
+  if (index === null || data[name][index] === null) return "–";
+  return `${rateText(lowest(data, name)[index], data.unit)} to ${rateText(data[`${name}_peak`][index], data.unit)}`;
+}
+
 // A total has none: the highest of a sum is not the sum of the highest.
 function hasRanges(data) {
   return data.rx_peak.some((peak) => peak !== null);
@@ -71,6 +76,10 @@ function options(data, width, zoom) {
     label, value: rate, points: { show: false }, fill: alpha ? faint(name, alpha) : null,
     stroke: line ? colour(name) : null, width: line ? 1.5 : 0,
   });
+  const range = (label, name) => [
+    { ...series(label, name, 0, false), value: (plot, peak, place, index) => rangeText(data, name, index) },
+    { ...series("", name, 0, false), class: "u-unnamed" },
+  ];
   const axis = { stroke: colour("quiet"), font: "11px system-ui", ticks: { show: false } };
   const rates = data.ticks.map(([value]) => value);
   return {
@@ -99,14 +108,7 @@ function options(data, width, zoom) {
       { label: "at", value: (plot, seconds) => (seconds === null ? "–" : when.format(seconds * 1000)) },
       series("received", "rx", 28, true),
       series("sent", "tx", 28, true),
-      ...(hasRanges(data)
-        ? [
-            series("highest received", "rx", 0, false),
-            series("lowest received", "rx", 0, false),
-            series("highest sent", "tx", 0, false),
-            series("lowest sent", "tx", 0, false),
-          ]
-        : []),
+      ...(hasRanges(data) ? [...range("range received", "rx"), ...range("range sent", "tx")] : []),
     ],
     // Each between its upper and its lower line: of what is sent, below the axis, the lowest is the upper one.
     bands: hasRanges(data)
