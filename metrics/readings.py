@@ -361,9 +361,9 @@ def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Co
 
 def _nearest_chunks(interfaces: Collection[int], where: Q, start: Max | Min) -> QuerySet[Chunk]:
     """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest."""
-    of_same = Chunk.objects.filter(where, interface=OuterRef("interface"), count__gt=0).order_by().values("interface")
-    nearest = of_same.annotate(nearest=start).values("nearest")
-    return Chunk.objects.filter(where, interface__in=interfaces, start__in=nearest)
+    there = Chunk.objects.filter(where, interface__in=interfaces, count__gt=0)
+    of_same = there.filter(interface=OuterRef("interface")).order_by().values("interface")
+    return there.filter(start__in=of_same.annotate(nearest=start).values("nearest"))
 
 
 def _kept(chunk: Chunk, names: Sequence[str]) -> Columns:
