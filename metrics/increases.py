@@ -7,7 +7,7 @@ whose steps are hours: the same differences answer for both.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from metrics.counters import (
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
 from metrics.readings import AROUND_MS, Logs, chunks_around, logs_of, readings, sealed_readings
+from servers.models import Snapshot
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
@@ -155,6 +156,22 @@ def waiting_of(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, 
     of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
     found = log.values_list("server_id").annotate(*of_each)
     return {server: Waiting(to_ms(first), to_ms(last), set(boots)) for server, first, last, *boots in found}
+
+
+def sealed_and_waiting(servers: Collection[str]) -> tuple[dict[str, int], dict[str, Waiting]]:
+    """Return, as of one instant, how often something of each server was sealed, and what waits in the log.
+
+    Whatever has left the log by then is in the chunks as of that count.
+    """
+    log = "server__heartbeats__"
+    found = Snapshot.objects.filter(server__in=servers).values_list("server_id", "sealed_revision")
+    of_each = found.annotate(*(of(log + name) for name in ("collected_at", "boot_number") for of in (Min, Max)))
+    sealed, waiting = {}, {}
+    for server, revision, first, last, *boots in of_each:
+        sealed[server] = revision
+        if first is not None:
+            waiting[server] = Waiting(to_ms(first), to_ms(last), set(boots))
+    return sealed, waiting
 
 
 def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[Interface, int]:
@@ -346,8 +363,12 @@ def add_cut_hours(
     hours: dict[int, Hours],
     instants: Sequence[int],
     counters: Sequence[str],
+    sealed: Mapping[str, int] | None = None,
 ) -> None:
-    """Add the parts of the hours that an instant cuts, from readings."""
+    """Add the parts of the hours that an instant cuts, from readings.
+
+    `sealed` is how often something of each server was sealed, where that was read with what waits, or after it.
+    """
     cut: dict[int, list[int]] = defaultdict(list)
     for instant in instants:
         if instant % HOUR_MS:
@@ -359,7 +380,7 @@ def add_cut_hours(
         of_all = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
         lines = dict.fromkeys(cut, of_all)
     else:
-        lines = _unrolled_hours(final, counters)
+        lines = _unrolled_hours(final, counters, sealed)
     for hour, inner in cut.items():
         edges = [hour, *inner, hour + HOUR_MS]
         for interface in final[hour]:
@@ -375,22 +396,27 @@ def add_cut_hours(
 
 
 def _unrolled_hours(
-    interfaces: Mapping[int, Sequence[Interface]], counters: Sequence[str]
+    interfaces: Mapping[int, Sequence[Interface]], counters: Sequence[str], sealed: Mapping[str, int] | None
 ) -> dict[int, dict[int, list[Chain]]]:
-    """Return the unrolled readings of some hours that are final: no log changes them. Read once until sealed anew."""
+    """Return the unrolled readings of some hours that are final: no log changes them.
+
+    They are read once until the next heartbeat or, where it is known what was `sealed`, until something is.
+    """
+    kind = "hour" if sealed is None else "sealed hour"
     found: dict[int, dict[int, list[Chain]]] = {}
     missing: dict[int, dict[int, int | None]] = {}
     for hour, final in interfaces.items():
-        kept = {each.pk: memory.recall(("hour", each.pk, hour, *counters), each.sealed_revision) for each in final}
+        revisions = {each.pk: each.revision if sealed is None else sealed.get(each.server_id) for each in final}
+        kept = {pk: memory.recall((kind, pk, hour, *counters), revision) for pk, revision in revisions.items()}
         found[hour] = {pk: chains for pk, chains in kept.items() if chains is not None}
-        missing[hour] = {each.pk: each.sealed_revision for each in final if each.pk not in found[hour]}
+        missing[hour] = {pk: revision for pk, revision in revisions.items() if pk not in found[hour]}
     windows = {hour: (hour, hour + HOUR_MS) for hour, of_hour in missing.items() if of_hour}
     stored = list(chunks_around({pk for hour in windows for pk in missing[hour]}, windows.values())) if windows else []
     for hour, window in windows.items():
         for pk, of_hour in sealed_readings(missing[hour], *window, counters, stored=stored).items():
             chains = [_compact(chain) for chain in unroll(of_hour, counters)]
             found[hour][pk] = chains
-            memory.keep(("hour", pk, hour, *counters), missing[hour][pk], chains, rows=len(of_hour["at"]))
+            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=len(of_hour["at"]))
     return found
 
 

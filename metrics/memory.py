@@ -3,7 +3,8 @@
 A page asks the same again and again, and between two heartbeats of a server nothing about it changes. Every heartbeat
 counts up its server's `Snapshot.revision` in its own transaction, so whatever was read at the same revision is still
 right, whichever process wrote since. Sealing moves readings without changing an answer, and needs no new revision.
-What was read of chunks alone stays right for longer, until `Snapshot.sealed_revision` counts up.
+What was read of chunks alone stays right for longer, until `Snapshot.sealed_revision` counts up. That is to be read
+with what waits in the log, or after it: what is sealed in between would be in neither.
 """
 
 from collections.abc import Hashable, Iterable
@@ -33,9 +34,9 @@ def recall(key: Hashable, revision: int | None) -> Any | None:
     return kept.value if kept is not None and kept.revision == revision else None
 
 
-def revision_of(interfaces: Iterable[Any], name: str = "revision") -> int | None:
+def revision_of(interfaces: Iterable[Any]) -> int | None:
     """Return the revision of several interfaces together, or None where one has none."""
-    revisions = [getattr(interface, name) for interface in interfaces]
+    revisions = [interface.revision for interface in interfaces]
     return sum(revisions) if None not in revisions else None
 
 

@@ -77,10 +77,8 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
         return self.filter(_is_of(*kinds))
 
     def with_revision(self) -> "InterfaceQuerySet":
-        """With the revisions of their server: what was read of them is remembered while these stay the same."""
-        return self.annotate(
-            revision=F("server__snapshot__revision"), sealed_revision=F("server__snapshot__sealed_revision")
-        )
+        """With the `revision` of their server: what was read of them is remembered while it stays the same."""
+        return self.annotate(revision=F("server__snapshot__revision"))
 
     def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
         """Links of containers that went before then: each start of a container makes a new one."""
@@ -115,7 +113,6 @@ class Interface(models.Model):
 
     objects = InterfaceQuerySet.as_manager()
     revision: int | None = None  # annotated by with_revision()
-    sealed_revision: int | None = None  # the same
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["server", "name"], name="one_row_per_interface")]

@@ -4,13 +4,14 @@ The answer is that of `increases`, which unpacks the hours of all of them.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import cached_property
-from typing import NamedTuple
+from operator import add
+from typing import Any, NamedTuple
 
-from django.db.models import Q, Sum
+from django.db import OperationalError
+from django.db.models import Q, QuerySet, Sum
 
 from metrics import memory
 from metrics.counters import GAP, REQUIRED, Buckets, empty_buckets
@@ -26,7 +27,7 @@ from metrics.increases import (
     increases,
     is_by_hours,
     limits_of,
-    waiting_of,
+    sealed_and_waiting,
 )
 from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, day_start, to_ms
 from metrics.readings import logs_of
@@ -50,10 +51,7 @@ class _Chunks(NamedTuple):
 @dataclass
 class _Other:
     chunk: Chunk
-
-    @cached_property
-    def columns(self) -> list[list[int]]:
-        return self.chunk.get_columns_of_hours(OF_HOURS)
+    known: dict[tuple[int, int], Sums] = field(default_factory=dict)
 
     def add_to(self, sums: Sums, since: int, until: int, sealed_until: int) -> None:
         """Add what passed between two whole hours; nothing is sealed past `sealed_until` (ms)."""
@@ -65,9 +63,11 @@ class _Other:
         if start == chunk.start_ms and (end == chunk.end_ms or sealed_until <= end) and any(of_chunk):
             _add(sums, of_chunk)
         else:
-            some = slice((start - chunk.start_ms) // HOUR_MS, (end - chunk.start_ms) // HOUR_MS)
-            rx, tx, covered, marks = (values[some] for values in self.columns)
-            sums[:] = sums[0] + sum(rx), sums[1] + sum(tx), sums[2] + sum(covered), sums[3] or int(any(marks))
+            if (start, end) not in self.known:
+                some = slice((start - chunk.start_ms) // HOUR_MS, (end - chunk.start_ms) // HOUR_MS)
+                rx, tx, covered, marks = (values[some] for values in chunk.get_columns_of_hours(OF_HOURS))
+                self.known[start, end] = [sum(rx), sum(tx), sum(covered), int(any(marks))]
+            sums[:] = map(add, sums, self.known[start, end])
 
 
 def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, tuple[int, int] | None]:
@@ -79,9 +79,9 @@ def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, t
     if not interfaces or not is_by_hours(instants):
         return _told(increases(interfaces, instants, BYTES))
     logs = logs_of(interfaces)
-    waiting = waiting_of(interfaces, logs)
+    sealed, waiting = sealed_and_waiting({interface.server_id for interface in interfaces})
     limits = limits_of(interfaces, waiting)
-    chunks = _chunks_of(interfaces, start, end)
+    chunks = _chunks_of(interfaces, start, end, sealed)
     totals: dict[int, Buckets] = {}
     hours: dict[int, Hours] = {}
     clear, unclear = [], []
@@ -94,7 +94,7 @@ def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, t
         else:
             clear.append(interface)
             totals[interface.pk], hours[interface.pk] = _bucket(sums), of_interface
-    add_cut_hours(totals, clear, hours, instants, BYTES)
+    add_cut_hours(totals, clear, hours, instants, BYTES, sealed)
     add_newest(totals, clear, hours, instants, BYTES, logs)
     return _told({**totals, **increases(unclear, instants, BYTES)})
 
@@ -109,7 +109,7 @@ def _hours(
     pruned = [other.chunk for other in others if not other.chunk.has_readings]
     is_cut = any(instant % HOUR_MS for instant in instants)
     kept_from = max((chunk.end_ms for chunk in pruned), default=-FOREVER)
-    line = hours_line(pruned, BYTES) if pruned and is_cut else None
+    line = hours_line([other.chunk for other in others], BYTES) if pruned and is_cut else None
     return Hours(instants[0], limit, first_waiting, last_waiting, newest, kept_from, line)
 
 
@@ -128,16 +128,18 @@ def _sums(interface: Interface, hours: Hours, chunks: _Chunks, instants: Sequenc
     return sums
 
 
-def _chunks_of(interfaces: Sequence[Interface], start: int, end: int) -> _Chunks:
+def _chunks_of(interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int]) -> _Chunks:
     """Return the chunks of the window; read once until something is sealed."""
     (since, first), (_, last) = hour_around(start), hour_around(end)
     ids = [interface.pk for interface in interfaces]
     key = ("chunks", since, first, last, *ids)
-    revision = memory.revision_of(interfaces, "sealed_revision")
+    revision = sum(sealed.values())
     chunks: _Chunks | None = memory.recall(key, revision)
     if chunks is None:
         chunks = _read_chunks(ids, since, first, last)
-        memory.keep(key, revision, chunks, rows=25 * len(ids))
+        others = [other.chunk for of_interface in chunks.others.values() for other in of_interface]
+        rows = 10 * len(ids) + sum(40 + len(chunk.hours) // 50 for chunk in others)
+        memory.keep(key, revision, chunks, rows=rows)
     return chunks
 
 
@@ -150,16 +152,21 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
     if start < end:
         days = Q(days=1, start__lt=end) | Q(days=7, start__lte=end - timedelta(days=7))
         inner = Q(start__gte=start) & days
-        for pk, *of_chunks in (
-            of_all.filter(inner).order_by().values_list("interface_id").annotate(*map(Sum, OF_CHUNKS))
-        ):
-            within[pk] = [0, 0, 0, 0]
-            _add(within[pk], of_chunks)
+        for pk, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
+            _add(within.setdefault(pk, [0, 0, 0, 0]), of_chunks)
         others = others.exclude(inner)
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     for chunk in others:
         by_interface[chunk.interface_id].append(_Other(chunk))
     return _Chunks(within, day_start(end), dict(by_interface))
+
+
+def _sums_of_each(chunks: QuerySet[Chunk]) -> list[Any]:
+    """Return the sums of the chunks by interface; or each chunk's own, where that is more than SQLite adds."""
+    try:
+        return list(chunks.values_list("interface_id").annotate(*map(Sum, OF_CHUNKS)))
+    except OperationalError:
+        return list(chunks.values_list("interface_id", *OF_CHUNKS))
 
 
 def _add(sums: Sums, of_chunks: Sequence[int]) -> None:

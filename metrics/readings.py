@@ -20,6 +20,7 @@ Columns = dict[str, list[int]]
 ALWAYS = (*CONTEXT, *REQUIRED)  # what the arithmetic needs, whatever is asked for
 AROUND_MS = 600_000  # what boots that overlap are looked for in, beside the window
 AROUND = timedelta(milliseconds=AROUND_MS)
+NEAR = timedelta(days=14)
 FEW_SERVERS = 10
 SHORT_LOG = 1000  # heartbeats: an hour of a few servers, unless they have a backlog
 
@@ -347,7 +348,7 @@ def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict
     missing = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][0] > start}
     day = day_of(start)
     ended = Q(days=1, start__lt=day) | Q(days=7, start__lte=day - timedelta(days=7))
-    lasts = _nearest_chunks(missing, ended, Max("start")).defer("readings", "hours")
+    lasts = _nearest_chunks(missing, ended, Q(start__gte=day - NEAR), Max("start"), "readings", "hours")
     return {chunk.interface_id: _last(chunk, names) for chunk in lasts}
 
 
@@ -355,15 +356,24 @@ def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Co
     """Return the readings of the next chunk for the interfaces that have none from `end` on yet."""
     ended = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end}
     missing = ended.difference(silent)
-    firsts = _nearest_chunks(missing, Q(start__gt=day_of(end)), Min("start")).defer("hours")
+    day = day_of(end)
+    firsts = _nearest_chunks(missing, Q(start__gt=day), Q(start__lte=day + NEAR), Min("start"), "hours")
     return {chunk.interface_id: chunk.get_readings(names) for chunk in firsts}
 
 
-def _nearest_chunks(interfaces: Collection[int], where: Q, start: Max | Min) -> QuerySet[Chunk]:
-    """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest."""
-    there = Chunk.objects.filter(where, interface__in=interfaces, count__gt=0)
-    of_same = there.filter(interface=OuterRef("interface")).order_by().values("interface")
-    return there.filter(start__in=of_same.annotate(nearest=start).values("nearest"))
+def _nearest_chunks(interfaces: Collection[int], where: Q, near: Q, start: Max | Min, *unneeded: str) -> list[Chunk]:
+    """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest.
+
+    It is looked for among those that are `near` with one query, which takes long where there are many.
+    """
+    there = Chunk.objects.filter(where, count__gt=0).defer(*unneeded)
+    close = there.filter(near, interface__in=interfaces)
+    nearest = close.filter(interface=OuterRef("interface")).order_by().values("interface").annotate(nearest=start)
+    found = list(close.filter(start__in=nearest.values("nearest")))
+    rest = set(interfaces).difference(chunk.interface_id for chunk in found)
+    starts = dict(there.filter(interface__in=rest).order_by().values_list("interface_id").annotate(start))
+    further = there.filter(interface__in=starts, start__in=set(starts.values()))
+    return found + [chunk for chunk in further if chunk.start == starts[chunk.interface_id]]
 
 
 def _kept(chunk: Chunk, names: Sequence[str]) -> Columns:

@@ -20,6 +20,7 @@ from metrics.counters import COLUMNS, Buckets, Reading, columns, empty_buckets, 
 from metrics.models import (
     DAY_MS,
     HOUR_MS,
+    KEPT,
     Chunk,
     Event,
     Heartbeat,
@@ -91,13 +92,13 @@ def prune(*, now: datetime) -> int:
     Return how many chunks, interfaces and events that were.
     """
     pruned = 0
-    over = Chunk.objects.filter(readings__isnull=False, start__lte=_past(now, settings.RETENTION_READINGS_DAYS))
+    over = Chunk.objects.filter(KEPT, start__lte=_past(now, settings.RETENTION_READINGS_DAYS)).order_by("start")
     while batch := _by(over.values_list("interface_id", "interface__server_id", "start")[:BATCH]):
         pruned += sum(_drop_readings(of, server_id, starts) for (of, server_id), starts in batch.items())
     if settings.RETENTION_HOURS_DAYS:
         over = Chunk.objects.filter(readings=None, start__lte=_past(now, settings.RETENTION_HOURS_DAYS))
-        while batch := _by(over.values_list("interface_id", "start")[:BATCH]):
-            pruned += sum(_drop(Chunk, interface=of, start__in=starts) for (of,), starts in batch.items())
+        while batch := _by(over.values_list("interface_id", "interface__server_id", "start")[:BATCH]):
+            pruned += sum(_drop_hours(of, server_id, starts) for (of, server_id), starts in batch.items())
     gone = Interface.objects.gone_veths(before=now - timedelta(days=settings.RETENTION_VETH_DAYS))
     while veths := list(gone.values_list("pk", flat=True)[:BATCH]):
         pruned += _drop(Interface, pk__in=veths)
@@ -117,11 +118,21 @@ def _by(rows: Iterable[tuple[Any, ...]]) -> dict[tuple[Any, ...], list[Any]]:
 
 @retried
 def _drop_readings(interface: int, server_id: str, starts: list[date]) -> int:
-    # What is remembered of the server counts on these readings.
+    _forget(server_id)
+    return Chunk.objects.filter(interface=interface, start__in=starts).update(readings=None)
+
+
+@retried
+def _drop_hours(interface: int, server_id: str, starts: list[date]) -> int:
+    _forget(server_id)
+    return Chunk.objects.filter(interface=interface, start__in=starts).delete()[0]
+
+
+def _forget(server_id: str) -> None:
+    """Have nothing remembered that was read of the server's chunks."""
     Snapshot.objects.filter(server=server_id).update(
         revision=F("revision") + 1, sealed_revision=F("sealed_revision") + 1
     )
-    return Chunk.objects.filter(interface=interface, start__in=starts).update(readings=None)
 
 
 @retried

@@ -1,0 +1,54 @@
+"""What is remembered of a fleet's chunks is not used past its time. That it is exact, test_exactness.py tells."""
+
+from datetime import timedelta
+
+import pytest
+
+from metrics import seal
+from metrics.ingest import Report, ingest_batch
+from metrics.models import Interface, to_ms
+from metrics.passed import passed
+
+pytestmark = pytest.mark.django_db
+
+SERVERS = 11  # more than the log is read of as a whole
+MINUTES = range(-180, 1, 10)  # a byte a second
+
+
+@pytest.fixture
+def window(now):
+    return to_ms(now - timedelta(hours=3)), to_ms(now + timedelta(minutes=30))
+
+
+@pytest.fixture
+def fleet(now, interface):
+    """Servers that have reported for three hours, of which all but the last one and a half are sealed."""
+    for number in range(SERVERS):
+        reports = [
+            Report(
+                f"server-{number}", "any", now + timedelta(minutes=minute), boot_id="one", uptime=10**6 + 60.0 * minute,
+                sent_uptime=10.0**6, network_interfaces=[interface(rx_bytes=10**6 + 60 * minute, tx_bytes=0)],
+            )
+            for minute in MINUTES
+        ]  # fmt: skip
+        ingest_batch(reports, may_register=True, now=now)
+    seal.tick(now=now - timedelta(minutes=80))
+    return list(Interface.objects.with_revision())
+
+
+def bytes_of(fleet, window):
+    return {known and known[0] for known in passed(fleet, *window).values()}
+
+
+def test_what_is_sealed_while_it_is_asked_for_is_not_lost(fleet, window, now):
+    assert bytes_of(fleet, window) == {3 * 3600}
+    seal.tick(now=now + timedelta(hours=1))
+    assert bytes_of(fleet, window) == {3 * 3600}
+
+
+def test_hours_that_are_pruned_are_not_remembered(fleet, window, now, settings):
+    seal.tick(now=now + timedelta(hours=1))
+    assert bytes_of(fleet, window) == {3 * 3600}
+    settings.RETENTION_HOURS_DAYS = settings.RETENTION_READINGS_DAYS = 30
+    assert seal.prune(now=now + timedelta(days=60))
+    assert bytes_of(fleet, window) == {None}
