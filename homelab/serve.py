@@ -227,7 +227,7 @@ def _collect_static() -> None:
     stamp = settings.STATIC_ROOT / ".sources"
     if stamp.exists() and stamp.read_text() == sources.hexdigest():
         return
-    call_command("collectstatic", verbosity=0, interactive=False, clear=True, ignore_patterns=UNUSED)
+    call_command("collectstatic", verbosity=0, interactive=False, clear=True, ignore_patterns=[*UNUSED])
     stamp.write_text(sources.hexdigest())
 
 
