@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 SLOW = 10  # time that was ahead is given back by a tenth, so that rates are hardly off meanwhile
 AHEAD = 30_000  # of now: further than this is too far for what was read just now
+MOST_SQUEEZED = 1000  # uptimes of a second apart keep a millisecond between them
 BENDS = 500  # kept; behind them only a reading could lie that is very late indeed
 
 
@@ -44,8 +45,8 @@ class Line(NamedTuple):
             return self._bent(after, after + 1, start + after + 1)
         joined = after + SLOW * ahead
         slowed = self._bent(after, joined, start + joined)
-        if after < sent and at <= now < slowed.at(sent) - AHEAD:
-            return self._bent(after, sent, max(now, at + 1))
+        if 0 < sent - after <= MOST_SQUEEZED * (now - at) and now < slowed.at(sent) - AHEAD:
+            return self._bent(after, sent, now)
         return slowed
 
     def squeezed(self, into: int, *, after: int, longest: int) -> "Line":

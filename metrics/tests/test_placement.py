@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from metrics import memory
@@ -232,6 +232,7 @@ ACTIONS = st.one_of(
 @pytest.mark.django_db
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ACTIONS, min_size=3, max_size=25))
+@example([("set", 0, False), ("set", -2, False), ("away", 2, 1)])  # no room between the last reading and now
 def test_every_byte_counts_once_however_the_hubs_clock_is_set(actions):
     with transaction.atomic():
         machine = Machine()
