@@ -222,7 +222,7 @@ def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str]
     return buckets
 
 
-def passed(chains: Sequence[Chain], edges: Sequence[int], names: Sequence[str]) -> list[list[int]]:
+def sums_between(chains: Sequence[Chain], edges: Sequence[int], names: Sequence[str]) -> list[list[int]]:
     """Return what `measure` does of some of REQUIRED and TOTALS, in a third of the time: a list each."""
     sums = [[0] * (len(edges) - 1) for _ in names]
     for line in chains:

@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models import Q
 
 from metrics import memory
-from metrics.counters import REQUIRED, UNKNOWN, Chain, passed, unroll
+from metrics.counters import REQUIRED, UNKNOWN, Chain, sums_between, unroll
 from metrics.increases import FOREVER, final_until
 from metrics.models import DAY_MS, Chunk, Interface, day_start
 from metrics.readings import readings
@@ -95,7 +95,7 @@ def _samples(interface: Interface, days: range, versions: Mapping[int, int]) -> 
 
 
 def _rates_of_day(lines: Sequence[Chain], day: int) -> Samples:
-    *both, covered = passed(lines, range(day, day + DAY_MS + 1, SLOT_MS), (*BYTES, "covered_ms"))
+    *both, covered = sums_between(lines, range(day, day + DAY_MS + 1, SLOT_MS), (*BYTES, "covered_ms"))
     seconds = SLOT_MS // 1000
     rx, tx = (
         array("d", [value / seconds if known else UNKNOWN for value, known in zip(values, covered, strict=True)])
