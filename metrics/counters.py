@@ -90,6 +90,19 @@ def step(a: Reading, b: Reading) -> Step:
     return Step(increases, marks)
 
 
+def is_plain(a: Reading, b: Reading) -> bool:
+    """Tell whether what passed between `a` and its successor `b` is nothing but the difference of each of REQUIRED.
+
+    Then, of three readings that follow each other so, the one in the middle adds nothing to a sum over all of them.
+    """
+    return (
+        a.at < b.at
+        and (a.boot, a.link, a.ifindex) == (b.boot, b.link, b.ifindex)
+        and (b.at - a.at) * 10 <= GAP_INTERVALS_TENTHS * max(a.interval, b.interval)
+        and not any(map(lt, b.counters[: len(REQUIRED)], a.counters))
+    )
+
+
 def _irregular_step(a: Reading, b: Reading, wrap_bytes: int) -> tuple[tuple[int, ...], int]:
     """Return the increases that may be more than a difference, and their marks; `wrap_bytes` as in `_wrapped`."""
     is_new = _differs(a.boot, b.boot, NO_BOOT) or _differs(a.ifindex, b.ifindex, UNKNOWN)

@@ -21,7 +21,6 @@ KEPT = timedelta(seconds=60)
 KNOWN_AT_ONCE = 1000  # servers of which totals are kept
 AT_ONCE = 10  # servers that a page waits for
 PATIENCE_SECONDS = 0.15
-BYTES = ("rx_bytes", "tx_bytes")
 
 
 class Figure(NamedTuple):
@@ -99,7 +98,7 @@ def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
     hours = [hour - timedelta(hours=back) for back in range(23, -1, -1)]
     instants = sorted({month, today, *hours, now})
     groups = {interface.pk: [interface] for group in interfaces.values() for interface in group}
-    found = history.series_between(groups, instants, counters=BYTES) if groups else {}
+    found = history.sums_between(groups, instants) if groups else {}
     for server, group in interfaces.items():
         read = {row.pk: _figure(found[row.pk], today, month, hours[0]) for row in group}
         at, known = _kept.get(server, (now, {}))

@@ -24,7 +24,7 @@ from metrics.counters import (
     empty_buckets,
     rate,
 )
-from metrics.increases import final_until, increases, unrolled
+from metrics.increases import bytes_between, final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile
@@ -198,7 +198,21 @@ def series_between(
 ) -> dict[Key, Series]:
     """Return the series of each group in the buckets between any consecutive instants, all of them read at once."""
     edges_ms = [to_ms(instant) for instant in instants]
-    measured = increases(_all_of(groups), edges_ms, counters)
+    return _series_of(groups, increases(_all_of(groups), edges_ms, counters), edges_ms, counters)
+
+
+def sums_between(groups: Mapping[Key, Sequence[Interface]], instants: Sequence[datetime]) -> dict[Key, Series]:
+    """Return bytes and rates as `series_between` does, but no peaks and lows: it asks less of the log."""
+    edges_ms = [to_ms(instant) for instant in instants]
+    return _series_of(groups, bytes_between(_all_of(groups), edges_ms), edges_ms, BYTES)
+
+
+def _series_of(
+    groups: Mapping[Key, Sequence[Interface]],
+    measured: dict[int, Buckets],
+    edges_ms: list[int],
+    counters: Sequence[str],
+) -> dict[Key, Series]:
     return {
         key: _series(_sum_of([measured[interface.pk] for interface in group], len(edges_ms) - 1, counters), edges_ms)
         for key, group in groups.items()
@@ -222,7 +236,7 @@ def usage(
     per second; null where there are no readings to take it from.
     """
     instants = [to_ms(instant) for instant in edges(start, end, step, zone, anchor_day=anchor_day)]
-    measured = increases(interfaces, instants, BYTES)
+    measured = bytes_between(interfaces, instants)
     rates = five_minute_rates(interfaces, instants) if with_percentile else {}
     rows = []
     for group in _groups(interfaces, by_server=by_server):
@@ -262,8 +276,8 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
 
 def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
     """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
-    known = passed(interfaces, to_ms(start), to_ms(end))
-    rows = [(*both, interface) for interface in interfaces if (both := known[interface.pk]) is not None]
+    known = passed(interfaces, to_ms(start), to_ms(end), most=limit)
+    rows = [(*both, interface) for interface in interfaces if (both := known.get(interface.pk)) is not None]
     rows.sort(key=lambda row: (-row[0] - row[1], row[2].server_id, row[2].name))
     return [
         TopRow(rank, interface.server_id, interface.name, rx, tx)
@@ -284,7 +298,7 @@ def totals(interfaces: Sequence[Interface], zone: ZoneInfo, *, now: datetime) ->
     for interface, *of_chunk in chunks.values_list("interface_id", "count", *BYTES):
         before[interface].append(tuple(of_chunk))
     instants = sorted({monday, month, day, to_ms(now)})
-    measured = increases(interfaces, instants, BYTES)
+    measured = bytes_between(interfaces, instants)
     return {
         interface.pk: {
             name: _passed(measured[interface.pk], instants.index(since), older)

@@ -7,7 +7,7 @@ whose steps are hours: the same differences answer for both.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -31,11 +31,12 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import AROUND_MS, Logs, chunks_around, logs_of, readings, sealed_readings
-from servers.models import Snapshot
+from metrics.readings import AROUND_MS, Logs, Waiting, chunks_around, logs_of, readings, sealed_readings
+from metrics.steady import Standings, standings_of
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
+BYTES = REQUIRED[:2]
 
 
 class Hours(NamedTuple):
@@ -62,12 +63,22 @@ class Hours(NamedTuple):
         return (self.limit, self.limit) if is_cut else (ends, self.newest.at)
 
 
-class Waiting(NamedTuple):
-    """The heartbeats of one server in the log: from when to when (ms), and the boots, at least when there is one."""
+class _Stored(NamedTuple):
+    """What the chunks of one interface hold of its hours, whatever waits in the log; as in `Hours`."""
 
-    first_at: int
-    last_at: int
-    boots: set[int]
+    start: int
+    last_reading: Reading | None
+    kept_from: int
+    line: Chain | None
+
+    @property
+    def rows(self) -> int:
+        return 2 * len(self.line.at) if self.line else 0
+
+    def with_log(self, interface: Interface, limit: int, waiting: Waiting | None) -> Hours:
+        first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
+        newest = followed(self.last_reading, interface, waiting)
+        return Hours(self.start, limit, first_waiting, last_waiting, newest, self.kept_from, self.line)
 
 
 class _Lines(NamedTuple):
@@ -92,6 +103,27 @@ def increases(
     totals = _of_whole_hours(interfaces, hours, instants, counters)
     add_cut_hours(totals, interfaces, hours, instants, counters)
     add_newest(totals, interfaces, hours, instants, counters, logs)
+    return totals
+
+
+def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Buckets]:
+    """Return what `increases` does of BYTES, but for the highest and lowest rates, and with fewer marks.
+
+    Much of the log need not be read for it.
+    """
+    is_one = len({interface.server_id for interface in interfaces}) < 2  # whose log serves its charts too
+    if is_one or len(instants) < 2 or not is_by_hours(instants):
+        totals = increases(interfaces, instants, BYTES)
+    else:
+        standings = standings_of(interfaces, instants)
+        logs = standings.logs()
+        hours = _hours_as_of(standings, interfaces, instants[0])
+        totals = _of_whole_hours(interfaces, hours, instants, BYTES)
+        add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed)
+        add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True)
+    for buckets in totals.values():
+        for values in (*buckets.peaks.values(), *buckets.lows.values()):
+            values[:] = [UNKNOWN] * len(values)
     return totals
 
 
@@ -144,34 +176,19 @@ def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
     return limits_of(interfaces, waiting_of(interfaces, logs_of(interfaces)))
 
 
-def waiting_of(interfaces: Sequence[Interface], logs: Logs | None) -> dict[str, Waiting]:
+def waiting_of(interfaces: Sequence[Interface], logs: Logs) -> dict[str, Waiting]:
     """Return what waits in the log, by server; nothing for those without."""
-    if logs is not None:
-        return {
-            server: Waiting(log.first_at, log.last_at, log.boots)
-            for server, log in logs.items()
-            if log.first_at is not None and log.last_at is not None
-        }
-    log = Heartbeat.objects.filter(server__in={interface.server_id for interface in interfaces}).order_by()
-    of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
-    found = log.values_list("server_id").annotate(*of_each)
-    return {server: Waiting(to_ms(first), to_ms(last), set(boots)) for server, first, last, *boots in found}
-
-
-def sealed_and_waiting(servers: Collection[str]) -> tuple[dict[str, int], dict[str, Waiting]]:
-    """Return, as of one instant, how often something of each server was sealed, and what waits in the log.
-
-    Whatever has left the log by then is in the chunks as of that count.
-    """
-    log = "server__heartbeats__"
-    found = Snapshot.objects.filter(server__in=servers).values_list("server_id", "sealed_revision")
-    of_each = found.annotate(*(of(log + name) for name in ("collected_at", "boot_number") for of in (Min, Max)))
-    sealed, waiting = {}, {}
-    for server, revision, first, last, *boots in of_each:
-        sealed[server] = revision
-        if first is not None:
+    waiting = {
+        server: Waiting(log.first_at, log.last_at, log.boots)
+        for server, log in logs.items()
+        if log.first_at is not None and log.last_at is not None
+    }
+    if others := {interface.server_id for interface in interfaces} - logs.keys():
+        log = Heartbeat.objects.filter(server__in=others).order_by()
+        of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
+        for server, first, last, *boots in log.values_list("server_id").annotate(*of_each):
             waiting[server] = Waiting(to_ms(first), to_ms(last), set(boots))
-    return sealed, waiting
+    return waiting
 
 
 def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[Interface, int]:
@@ -215,16 +232,15 @@ def _keys(interface: Interface, start: int, end: int, counters: Sequence[str]) -
     return keys
 
 
-def _hours_of(
-    interfaces: Sequence[Interface], start: int, counters: Sequence[str], logs: Logs | None
-) -> dict[int, Hours]:
-    """Return the hours of each interface, by its id, from `start` or before until now."""
+def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[str], logs: Logs) -> dict[int, Hours]:
+    """Return the hours of each interface, by its id, from `start` or before until now; read once a heartbeat."""
     found: dict[int, Hours] = {}
     missing: list[Interface] = []
     for interface in interfaces:
         kept: Hours | None = memory.recall(("hours", interface.pk, *counters), interface.revision)
         # Readings that were sealed since would be in neither these hours nor the logs.
-        is_current = logs is None or kept is None or kept.first_waiting == logs[interface.server_id].first_at
+        log = logs.get(interface.server_id)
+        is_current = log is None or kept is None or kept.first_waiting == log.first_at
         if kept is not None and kept.start <= start and is_current:
             found[interface.pk] = kept
         else:
@@ -232,23 +248,45 @@ def _hours_of(
     if missing:
         waiting = waiting_of(missing, logs)
         limits = limits_of(missing, waiting)
-        chunks: dict[int, list[Chunk]] = defaultdict(list)
-        since = Chunk.objects.filter(interface__in=[interface.pk for interface in missing]).since(start)
-        for chunk in since.with_hours():
-            chunks[chunk.interface_id].append(chunk)
+        stored = _stored_hours(missing, start, counters)
         for interface in missing:
-            of_interface = chunks[interface.pk]
-            line = hours_line(of_interface, counters)
             of_server = waiting.get(interface.server_id)
-            last_reading = of_interface[-1].get_last_reading() if of_interface and of_server else None
-            newest = followed(last_reading, interface, of_server)
-            first_waiting, last_waiting = (of_server.first_at, of_server.last_at) if of_server else (None, None)
-            kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-            hours = Hours(start, limits[interface], first_waiting, last_waiting, newest, kept_from, line)
+            hours = stored[interface.pk].with_log(interface, limits[interface], of_server)
             found[interface.pk] = hours
-            rows = 2 * len(line.at) if line else 0
+            rows = stored[interface.pk].rows
             memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
     return found
+
+
+def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: int) -> dict[int, Hours]:
+    """Return the hours of BYTES as `_hours_of` does; read once until something is sealed."""
+    stored: dict[int, _Stored] = {}
+    for interface in interfaces:
+        kept: _Stored | None = memory.recall(("stored", interface.pk), standings.of[interface.server_id].sealed)
+        if kept is not None and kept.start <= start:
+            stored[interface.pk] = kept
+    missing = [interface for interface in interfaces if interface.pk not in stored]
+    read = _stored_hours(missing, start, BYTES) if missing else {}
+    for interface in missing:
+        stored[interface.pk] = kept = read[interface.pk]
+        memory.keep(("stored", interface.pk), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
+    waiting = standings.waiting
+    limits = limits_of(interfaces, waiting)
+    return {each.pk: stored[each.pk].with_log(each, limits[each], waiting.get(each.server_id)) for each in interfaces}
+
+
+def _stored_hours(interfaces: Sequence[Interface], start: int, counters: Sequence[str]) -> dict[int, _Stored]:
+    chunks: dict[int, list[Chunk]] = defaultdict(list)
+    since = Chunk.objects.filter(interface__in=[interface.pk for interface in interfaces]).since(start)
+    for chunk in since.with_hours():
+        chunks[chunk.interface_id].append(chunk)
+    stored = {}
+    for interface in interfaces:
+        of_interface = chunks[interface.pk]
+        last_reading = of_interface[-1].get_last_reading() if of_interface else None
+        kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
+        stored[interface.pk] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters))
+    return stored
 
 
 def followed(newest: Reading | None, interface: Interface, waiting: Waiting | None) -> Reading | None:
@@ -426,12 +464,14 @@ def add_newest(
     hours: dict[int, Hours],
     instants: Sequence[int],
     counters: Sequence[str],
-    logs: Logs | None,
+    logs: Logs,
+    *,
+    are_thin: bool = False,
 ) -> None:
-    """Add what readings say of the time after the hours that are final."""
+    """Add what readings say of the time after the hours that are final; `are_thin`: the logs are of `Standings`."""
     starts = {interface.pk: max(hours[interface.pk].bounds(instants)[1], instants[0]) for interface in interfaces}
-    newest = {pk: of.newest for pk, of in hours.items() if of.newest and of.newest.at == starts[pk]}
-    last_waiting = max((of.last_waiting or 0 for pk, of in hours.items() if pk in newest), default=0)
+    newest = {pk: of for pk, start in starts.items() if (of := hours[pk].newest) is not None and of.at == start}
+    last_waiting = max((hours[pk].last_waiting or 0 for pk in newest), default=0)
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
         if starts[interface.pk] < instants[-1]:
@@ -439,9 +479,12 @@ def add_newest(
             groups[-1 if interface.pk in newest else starts[interface.pk]].append(interface)
     for group in groups.values():
         since = min(starts[interface.pk] for interface in group)
-        for key, chains in unrolled(
-            group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting
-        ).items():
+        if are_thin:
+            read = readings(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)
+            lines = {pk: unroll(of, counters) for pk, of in read.items()}
+        else:
+            lines = unrolled(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)
+        for key, chains in lines.items():
             first = bisect_right(instants, starts[key]) - 1
             edges = [starts[key], *instants[first + 1 :]]
             part = measure(chains, edges, counters)

@@ -15,9 +15,10 @@ from django.db.models import Q
 from metrics import events
 from metrics.changes import Seen
 from metrics.codec import CodecError
-from metrics.counters import COUNTERS, NO_BOOT, UNCLEAN, UNKNOWN, Reading, rate, step
+from metrics.counters import NO_BOOT, UNCLEAN, Reading, is_plain, rate, step
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 from metrics.placement import Line
+from metrics.readings import reading_of
 from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
 from servers.transactions import retried
@@ -332,12 +333,14 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
     fresh.sort(key=attrgetter("collected_at"))
     best_speeds = _note_interfaces(snapshot, fresh)
     newer = [arrival for arrival in fresh if arrival.is_newer]
-    changes = {}
+    before = _readings_of(snapshot)
+    changes: dict[str, Any] = {}
+    if fresh:
+        changes["steady_since"] = _steady_since(snapshot, before, newer, has_late=len(newer) < len(fresh))
     if newer:
-        before = _readings_of(snapshot)
         events.record(snapshot.server_id, _reports(snapshot, before, newer), best_speeds)
         _note_server(snapshot.server, newer)
-        changes = _latest(before, newer, now)
+        changes |= _latest(before, newer, now)
     prepared.update(snapshot, last_seen_at=now, revision=snapshot.revision + len(fresh), **changes)
 
 
@@ -345,23 +348,9 @@ def _readings(arrival: _Arrival) -> dict[str, Reading]:
     at, boot = to_ms(arrival.collected_at), arrival.boot_number
     started = at - arrival.uptime_ms if boot != NO_BOOT else 0
     return {
-        interface["name"]: _reading(interface, at, boot, started, arrival.interval_ms)
+        interface["name"]: reading_of(interface, at, boot, started, arrival.interval_ms)
         for interface in arrival.report.network_interfaces or ()
     }
-
-
-def _reading(interface: dict[str, Any], at: int, boot: int, started: int, interval_ms: int) -> Reading:
-    get = interface.get
-    return Reading(
-        at,
-        boot,
-        started,
-        interval_ms,
-        int(interface["is_up"]),
-        get("ifindex", UNKNOWN),
-        get("speed_mbps", UNKNOWN),
-        *[get(name, UNKNOWN) for name in COUNTERS],
-    )
 
 
 def _heartbeat(arrival: _Arrival, now: datetime) -> Heartbeat:
@@ -468,6 +457,29 @@ def _latest(before: dict[str, Reading], newer: list[_Arrival], now: datetime) ->
     return changes
 
 
+def _steady_since(
+    snapshot: Snapshot, before: dict[str, Reading], newer: list[_Arrival], *, has_late: bool
+) -> datetime | None:
+    """Return after which instant each heartbeat goes on plainly from the one before: `metrics.steady` relies on it.
+
+    Whatever is of that instant or earlier may be anything. `before` are the readings of the snapshot.
+    """
+    since, latest = snapshot.steady_since, snapshot.collected_at
+    for arrival in newer:
+        goes_on = (
+            latest is not None
+            and latest < arrival.collected_at
+            and before.keys() == arrival.readings.keys()
+            and arrival.report.network_interfaces is not None
+            and all(is_plain(before[name], reading) for name, reading in arrival.readings.items())
+        )
+        latest = max(filter(None, (latest, arrival.collected_at)))
+        if not goes_on:
+            since = max(filter(None, (since, latest)))
+        before = arrival.readings
+    return max(filter(None, (since, latest)), default=None) if has_late else since
+
+
 def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
     if snapshot.interfaces_at is None:
         return {}
@@ -477,7 +489,7 @@ def _readings_of(snapshot: Snapshot) -> dict[str, Reading]:
         boot = EARLIER_BOOT  # the one that runs has reported no interfaces yet
     at, interval_ms = to_ms(snapshot.interfaces_at), round(snapshot.server.interval * 1000)
     return {
-        interface["name"]: _reading(interface, at, boot, started, interval_ms)
+        interface["name"]: reading_of(interface, at, boot, started, interval_ms)
         for interface in snapshot.network_interfaces
     }
 

@@ -3,36 +3,36 @@
 The answer is that of `increases`, which unpacks the hours of all of them.
 """
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from operator import add
+from heapq import nlargest
+from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
 
 from django.db import OperationalError
 from django.db.models import Q, QuerySet, Sum
 
 from metrics import memory
-from metrics.counters import GAP, REQUIRED, Buckets, empty_buckets
+from metrics.counters import GAP, Buckets, Reading, empty_buckets
 from metrics.increases import (
+    BYTES,
     FOREVER,
     Hours,
-    Waiting,
     add_cut_hours,
     add_newest,
+    bytes_between,
     followed,
     hour_around,
     hours_line,
-    increases,
-    is_by_hours,
     limits_of,
-    sealed_and_waiting,
 )
 from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, day_start, to_ms
-from metrics.readings import logs_of
+from metrics.readings import Log, Waiting
+from metrics.steady import Standings, standings_of
 
-BYTES = REQUIRED[:2]
 OF_CHUNKS = (*BYTES, "covered_seconds", "resets")
 OF_HOURS = (*BYTES, "covered_ms", "marks")
 SOON_SEALED_MS = 2 * HOUR_MS
@@ -63,40 +63,128 @@ class _Other:
         if start == chunk.start_ms and (end == chunk.end_ms or sealed_until <= end) and any(of_chunk):
             _add(sums, of_chunk)
         else:
-            if (start, end) not in self.known:
-                some = slice((start - chunk.start_ms) // HOUR_MS, (end - chunk.start_ms) // HOUR_MS)
-                rx, tx, covered, marks = (values[some] for values in chunk.get_columns_of_hours(OF_HOURS))
-                self.known[start, end] = [sum(rx), sum(tx), sum(covered), int(any(marks))]
-            sums[:] = map(add, sums, self.known[start, end])
+            sums[:] = map(add, sums, self.between(start, end))
+
+    def between(self, start: int, end: int) -> Sums:
+        """Return what passed between two whole hours within the chunk."""
+        if (start, end) not in self.known:
+            some = slice((start - self.chunk.start_ms) // HOUR_MS, (end - self.chunk.start_ms) // HOUR_MS)
+            rx, tx, covered, marks = (values[some] for values in self.chunk.get_columns_of_hours(OF_HOURS))
+            self.known[start, end] = [sum(rx), sum(tx), sum(covered), int(any(marks))]
+        return self.known[start, end]
 
 
-def passed(interfaces: Sequence[Interface], start: int, end: int) -> dict[int, tuple[int, int] | None]:
+class _Part(NamedTuple):
+    """What is known of one interface: the sums without the final hours that an edge cuts (ms)."""
+
+    sums: Sums
+    hours: Hours
+    cut: list[int]
+    is_told: bool  # all after the final hours is in the sums
+
+
+def passed(
+    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None
+) -> dict[int, tuple[int, int] | None]:
     """Return the bytes, rx and tx, that passed each interface, by its id, from `start` to `end` (ms).
 
-    None where nothing is known.
+    None where nothing is known. Those that are not among the `most` that passed most may be left out.
     """
+    if not interfaces:
+        return {}
     instants = [start, end]
-    if not interfaces or not is_by_hours(instants):
-        return _told(increases(interfaces, instants, BYTES))
-    logs = logs_of(interfaces)
-    sealed, waiting = sealed_and_waiting({interface.server_id for interface in interfaces})
+    standings = standings_of(interfaces, instants)
+    key = ("passed", start, end, most, *(interface.pk for interface in interfaces))
+    known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
+    if known is None:
+        known = _passed(interfaces, instants, standings, most)
+        memory.keep(key, standings.version, known, rows=4 * len(interfaces))
+    return known
+
+
+def _passed(
+    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None
+) -> dict[int, tuple[int, int] | None]:
+    sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
     limits = limits_of(interfaces, waiting)
-    chunks = _chunks_of(interfaces, start, end, sealed)
-    totals: dict[int, Buckets] = {}
-    hours: dict[int, Hours] = {}
-    clear, unclear = [], []
+    chunks = _chunks_of(interfaces, instants[0], instants[1], sealed)
+    parts: dict[Interface, _Part] = {}
+    unclear = []
     for interface in interfaces:
         others = chunks.others.get(interface.pk, [])
-        of_interface = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
-        sums = _sums(interface, of_interface, chunks, instants)
+        hours = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
+        sums = _sums(interface, hours, chunks, instants)
         if sums is None:
             unclear.append(interface)
         else:
-            clear.append(interface)
-            totals[interface.pk], hours[interface.pk] = _bucket(sums), of_interface
-    add_cut_hours(totals, clear, hours, instants, BYTES, sealed)
-    add_newest(totals, clear, hours, instants, BYTES, logs)
-    return _told({**totals, **increases(unclear, instants, BYTES)})
+            since = standings.of[interface.server_id].since
+            is_told = _add_plain(sums, interface, hours, since, logs.get(interface.server_id), instants)
+            cut = [
+                hour
+                for hour in {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
+                if hour + HOUR_MS <= hours.bounds(instants)[0]
+            ]
+            parts[interface] = _Part(sums, hours, cut, is_told)
+    if most is not None:
+        parts = _foremost(parts, chunks, most)
+    told = {each.pk: (part.sums[0], part.sums[1]) if any(part.sums[2:]) else None for each, part in parts.items()}
+    rest = [each for each, part in parts.items() if part.cut or not part.is_told]
+    waits = [each for each in rest if not parts[each].is_told]
+    totals = {each.pk: _bucket(parts[each].sums) for each in rest}
+    hours_of = {each.pk: parts[each].hours for each in rest}
+    add_cut_hours(totals, rest, hours_of, instants, BYTES, sealed)
+    add_newest(totals, waits, hours_of, instants, BYTES, logs, are_thin=True)
+    return told | _told({**totals, **bytes_between(unclear, instants)})
+
+
+def _foremost(parts: Mapping[Interface, _Part], chunks: _Chunks, count: int) -> dict[Interface, _Part]:
+    """Return the parts that may be among the `count` with most bytes, were all of the hours that are cut in them."""
+    least = nlargest(count, (sum(part.sums[:2]) for part in parts.values()))
+    if len(least) < count:
+        return dict(parts)
+    return {
+        interface: part
+        for interface, part in parts.items()
+        if not part.is_told or _most(interface, part, chunks) >= least[-1]
+    }
+
+
+def _most(interface: Interface, part: _Part, chunks: _Chunks) -> int:
+    """Return no less than the bytes that passed, both ways together."""
+    sums = list(part.sums)
+    for other in chunks.others.get(interface.pk, []):
+        for hour in part.cut:
+            other.add_to(sums, hour, hour + HOUR_MS, FOREVER)
+    return sums[0] + sums[1]
+
+
+def _add_plain(
+    sums: Sums, interface: Interface, hours: Hours, steady_since: int | None, log: Log | None, instants: Sequence[int]
+) -> bool:
+    """Add what passed after the hours, if the log goes on plainly from the newest sealed reading; tell whether."""
+    since = hours.bounds(instants)[1]
+    if since >= instants[1]:
+        return True
+    newest = hours.newest
+    if newest is None or log is None or steady_since is None or not steady_since <= newest.at == since:
+        return False
+    line = [newest, *log.readings.get(interface.name, [])]
+    start, end = max(instants[0], since), min(instants[1], line[-1].at)
+    if start < end:
+        passed = map(sub, _counters_at(line, end), _counters_at(line, start))
+        sums[:] = map(add, sums, (*passed, end - start, 0))
+    return True
+
+
+def _counters_at(line: Sequence[Reading], instant: int) -> tuple[int, int]:
+    """Return rx and tx at an instant: between two readings, in proportion to time."""
+    index = bisect_right(line, instant, key=attrgetter("at"))
+    a, b = line[index - 1], line[min(index, len(line) - 1)]
+    since, span = instant - a.at, max(b.at - a.at, 1)
+    return (
+        a.rx_bytes + (b.rx_bytes - a.rx_bytes) * since // span,
+        a.tx_bytes + (b.tx_bytes - a.tx_bytes) * since // span,
+    )
 
 
 def _hours(

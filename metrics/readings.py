@@ -8,11 +8,24 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 from operator import or_
+from typing import Any, NamedTuple
 
 from django.db.models import Max, Min, OuterRef, Q, QuerySet
 
 from metrics import memory
-from metrics.counters import COLUMNS, CONTEXT, COUNTERS, NO_BOOT, REQUIRED, Reading, between, columns, join, order
+from metrics.counters import (
+    COLUMNS,
+    CONTEXT,
+    COUNTERS,
+    NO_BOOT,
+    REQUIRED,
+    UNKNOWN,
+    Reading,
+    between,
+    columns,
+    join,
+    order,
+)
 from metrics.models import Chunk, Heartbeat, Interface, around, day_of, day_start, from_ms, to_ms, week_of
 
 Columns = dict[str, list[int]]
@@ -25,14 +38,37 @@ FEW_SERVERS = 10
 SHORT_LOG = 1000  # heartbeats: an hour of a few servers, unless they have a backlog
 
 
+def reading_of(interface: Mapping[str, Any], at: int, boot: int, started: int, interval_ms: int) -> Reading:
+    """Return an interface of a report, as it is on the wire and in the snapshot, as its reading."""
+    get = interface.get
+    return Reading(
+        at,
+        boot,
+        started,
+        interval_ms,
+        int(interface["is_up"]),
+        get("ifindex", UNKNOWN),
+        get("speed_mbps", UNKNOWN),
+        *[get(name, UNKNOWN) for name in COUNTERS],
+    )
+
+
 def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
     """Return the columns that answer a question about the `wanted` counters."""
     return tuple(name for name in COLUMNS if name in ALWAYS or name in wanted)
 
 
+class Waiting(NamedTuple):
+    """The heartbeats of one server in the log: from when to when (ms), and the boots, at least when there is one."""
+
+    first_at: int
+    last_at: int
+    boots: set[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Log:
-    """All of one server that waits to be sealed: from when to when (ms), the boots, readings by name."""
+    """What waits of one server to be sealed: from when to when (ms), the boots, readings by name."""
 
     first_at: int | None
     last_at: int | None
@@ -48,14 +84,14 @@ class Log:
         return of_name[first:last]
 
 
-Logs = Mapping[str, Log]  # by server
+Logs = Mapping[str, Log]  # by server; those of the others are read as far as they are needed
 
 
-def logs_of(interfaces: Sequence[Interface]) -> Logs | None:
-    """Return the logs of the interfaces' servers; None where they are too many, or too long, to read all of them."""
+def logs_of(interfaces: Sequence[Interface]) -> Logs:
+    """Return the logs of the interfaces' servers; none where they are too many, or too long, to read all of them."""
     revisions = {interface.server_id: interface.revision for interface in interfaces}
     if len(revisions) > FEW_SERVERS:
-        return None
+        return {}
     found: dict[str, Log] = {}
     for server, revision in revisions.items():
         if (kept := memory.recall(("log", server), revision)) is not None:
@@ -64,7 +100,7 @@ def logs_of(interfaces: Sequence[Interface]) -> Logs | None:
     waiting = Heartbeat.objects.filter(server__in=missing).order_by("collected_at")[: SHORT_LOG + 1]
     heartbeats = list(waiting) if missing else []
     if len(heartbeats) > SHORT_LOG:
-        return None
+        return {}
     for server in missing:
         found[server] = _log([heartbeat for heartbeat in heartbeats if heartbeat.server_id == server])
         memory.keep(
@@ -98,17 +134,18 @@ def readings(
     up again, unless they are as of when the `logs` were read. What waits for these ends at `last_waiting` (ms).
     """
     newest = newest or {}
-    is_current = logs is not None
+    current = logs or {}
     names = columns_for(counters)
     # Before the sealed ones: what is sealed in between is in both.
     logs = logs if logs is not None else logs_of(interfaces)
-    if logs is not None:
-        logged = {each.pk: logs[each.server_id].around(each.name, start, end) for each in interfaces}
-    else:
-        logged = _logged(interfaces, start, end, newest, last_waiting)
+    logged = {
+        each.pk: logs[each.server_id].around(each.name, start, end) for each in interfaces if each.server_id in logs
+    }
+    if others := [each for each in interfaces if each.pk not in logged]:
+        logged |= _logged(others, start, end, newest, last_waiting)
     settled = [each for each in interfaces if each.pk in newest or _begins_after_sealed(each, start)]
-    unknown = [each for each in settled if not is_current or each.pk not in newest]
-    last = {**newest, **newest_sealed(unknown)} if is_current else newest_sealed(unknown)
+    known = {each.pk for each in settled if each.server_id in current and each.pk in newest}
+    last = newest_sealed([each for each in settled if each.pk not in known]) | {pk: newest[pk] for pk in known}
     found = {}
     for interface in (each.pk for each in settled if each.pk in last):
         reading, of_log = last[interface], logged[interface]

@@ -123,6 +123,9 @@ class Snapshot(models.Model):
     clock_skew_seconds = models.FloatField(null=True, help_text="How far the agent's clock is behind the hub's.")
     revision = models.BigIntegerField(default=0, help_text="Counts up with every heartbeat that is stored.")
     sealed_revision = models.BigIntegerField(default=0, help_text="Counts up whenever some of it is sealed or pruned.")
+    steady_since = models.DateTimeField(
+        null=True, help_text="Each heartbeat collected after this goes on plainly from the one before; unknown: none."
+    )
     interfaces_at = models.DateTimeField(null=True, help_text="When network_interfaces was read.")
     network_interfaces = models.JSONField(default=list)
 

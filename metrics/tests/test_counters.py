@@ -16,6 +16,7 @@ from metrics.counters import (
     WRAP,
     Reading,
     columns,
+    is_plain,
     measure,
     order,
     rate,
@@ -47,6 +48,23 @@ def measured(readings: list[Reading], *edges: float):
 
 
 # One step
+
+
+def test_a_step_is_plain_when_a_third_reading_in_between_adds_nothing():
+    first, last = reading(0, 1000), reading(120, 1500)
+    for middle in (reading(60, 1000), reading(60, 1500), reading(1, 1200), reading(60, 1200, speed=10)):
+        assert is_plain(first, middle) and is_plain(middle, last)
+        assert rx(first, last)[0] == rx(first, middle)[0] + rx(middle, last)[0] == 500
+
+
+def test_a_step_is_plain_only_if_nothing_but_the_counters_changed_and_they_went_up_in_time():
+    before = reading(0, 1000, rx_packets=7)
+    others = {"boot": 2}, {"boot": NO_BOOT}, {"ifindex": 3}, {"ifindex": UNKNOWN}, {"link": 0}, {"rx_packets": 6}
+    assert is_plain(before, reading(150, 1000, rx_packets=7))
+    assert not any(is_plain(before, reading(60, 1000, **{"rx_packets": 7, **other})) for other in others)
+    assert not is_plain(before, reading(60, 999, rx_packets=7))
+    assert not is_plain(before, reading(150.001, 1000, rx_packets=7))
+    assert not is_plain(before, before)
 
 
 def test_the_same_boot_and_interface_is_the_difference():

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from metrics import memory, readings
 from metrics.counters import COUNTERS
 from metrics.history import Series, series, top, totals, usage
-from metrics.increases import increases
+from metrics.increases import bytes_between, increases
 from metrics.ingest import Report, ingest
 from metrics.models import Interface, from_ms, to_ms
 from metrics.periods import parse_step
@@ -489,6 +489,16 @@ def compare_increases(steps: dict[Interface, list[oracle.Step]], instants: list[
             if known is not None:
                 told = [measured.sums[name][index] for name in COUNTERS]
                 assert told == [-1 if value is None else value for value in known.increases]
+    for interface, measured in bytes_between(list(steps), instants).items():
+        (of_interface,) = (of for one, of in steps.items() if one.pk == interface)
+        for index, (since, until) in enumerate(pairwise(instants)):
+            known = oracle.bucket(of_interface, since, until)
+            assert measured.is_known(index) == (known is not None)
+            if known is not None:
+                told = [
+                    measured.sums[name][index] for name in ("rx_bytes", "tx_bytes", "covered_ms", "up_ms", "resets")
+                ]
+                assert told == [*known.increases[:2], known.covered, known.up, known.resets]
 
 
 def compare_sum(steps: dict[Interface, list[oracle.Step]], start: int, end: int, question: Question) -> None:
@@ -506,6 +516,7 @@ def compare_top(steps: dict[Interface, list[oracle.Step]], start: int, end: int)
     passed = [(-sum(bucket.increases[:2]), name, *bucket.increases[:2]) for bucket, name in known]
     rows = [(rank, "nas", name, rx, tx) for rank, (_, name, rx, tx) in enumerate(sorted(passed), 1)]
     assert top(list(steps), from_ms(start), from_ms(end)) == rows
+    assert top(list(steps), from_ms(start), from_ms(end), limit=1) == rows[:1]
 
 
 def compare_usage(

@@ -1,0 +1,210 @@
+"""What waits in the log, without what no sum needs: enough to tell what passed many servers between some instants.
+
+Of heartbeats that go on plainly one from the other (`Snapshot.steady_since` tells from when on they do) only those next
+to the instants asked about are read: the ones between them change how fast bytes passed, not how many. So a fleet's
+hour in the log is read from a few rows a server, whatever it holds.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from itertools import accumulate
+from operator import attrgetter, or_
+from typing import Any, NamedTuple
+
+from django.db.models import Count, F, Max, Min, Q
+
+from metrics.counters import NO_BOOT, Reading
+from metrics.models import Heartbeat, Interface, from_ms, to_ms
+from metrics.readings import Log, Logs, Waiting, reading_of
+from servers.models import Snapshot
+
+MOST_INSTANTS = 4  # of which the neighbours are looked for
+MOST_OTHERS = 1000  # heartbeats that may be anything: of the other servers, they are read as far as they are needed
+APART_MS = 300_000  # instants further apart than this are read by two looks at the index
+NO_GAP_MS = 2**40  # the interval of a reading that may follow on several that are left out
+
+
+class Standing(NamedTuple):
+    """One server as of one instant: how often something was sealed, and what waits in the log.
+
+    `others` heartbeats of these may be anything: those up to `since` (ms). `next_to` are the instants (ms) of the later
+    ones before and after each that was asked about and is past what is sealed; None where there are none.
+    """
+
+    sealed: int
+    waiting: Waiting | None
+    since: int | None
+    others: int
+    next_to: tuple[tuple[int | None, int | None], ...]
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether nothing that goes on plainly from now on changes the answer."""
+        return self.since is not None and all(after is not None for _, after in self.next_to)
+
+
+@dataclass(frozen=True)
+class Standings:
+    """How some servers stand, asked at once."""
+
+    of: dict[str, Standing]
+    has_all: bool  # the instants' neighbours are looked for, not of the last few alone
+    first: int  # of these instants, ms
+    version: int  # another one where what passed between the instants may be another
+
+    @property
+    def sealed(self) -> dict[str, int]:
+        return {server: standing.sealed for server, standing in self.of.items()}
+
+    @property
+    def waiting(self) -> dict[str, Waiting]:
+        return {server: standing.waiting for server, standing in self.of.items() if standing.waiting is not None}
+
+    def logs(self) -> Logs:
+        """Return logs with the readings next to the instants, and all that may be anything: enough for sums.
+
+        Whatever has left the log before is in the chunks as of `sealed`. Of servers that are left out nothing is known
+        of how their heartbeats go on, or they are too many that may be anything.
+        """
+        waiting = self.waiting
+        logs = {server: Log(None, None, set(), {}) for server in self.of.keys() - waiting.keys()}
+        thin = _with_few_others({server: of for server, of in self.of.items() if self._is_thin(of)})
+        newest = _newest(thin)
+        wanted = {server: _wanted(of, server in newest) for server, of in thin.items()}
+        others, near = _others(thin), _at(wanted)
+        for server, of in thin.items():
+            # Where some have left the log since, or come late, the rest does not tell.
+            if len(others[server]) == of.others and len(near[server]) == len(wanted[server]):
+                logs[server] = _log(waiting[server], others[server], near[server], newest.get(server))
+        return logs
+
+    def _is_thin(self, of: Standing) -> bool:
+        if of.waiting is None or of.since is None:
+            return False
+        return self.has_all or self.first <= of.waiting.first_at
+
+
+def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> Standings:
+    """Return how the interfaces' servers stand, to tell what passed between any of the `instants` (ms)."""
+    sealed_until: dict[str, int] = {}
+    for interface in interfaces:
+        known = _to_ms(interface.sealed_until) or 0
+        sealed_until[interface.server_id] = max(known, sealed_until.get(interface.server_id, 0))
+    edges = sorted(set(instants))[-MOST_INSTANTS:]
+    standings = dict.fromkeys(sealed_until, Standing(0, None, None, 0, ()))
+    version = 0
+    for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *around in _ask(
+        sealed_until, edges
+    ):
+        waiting = Waiting(to_ms(first), to_ms(last), {oldest_boot, newest_boot}) if first is not None else None
+        before_and_after = list(map(_to_ms, around))
+        pairs = zip(edges, before_and_after[::2], before_and_after[1::2], strict=True)
+        next_to = tuple((before, after) for edge, before, after in pairs if edge > sealed_until[server])
+        standings[server] = Standing(sealed, waiting, _to_ms(since), others, next_to)
+        goes_on = None if waiting is None or standings[server].is_behind else revision
+        version ^= hash((server, sealed, since, others, next_to, goes_on))
+    return Standings(standings, len(edges) == len(set(instants)), edges[0], version)
+
+
+def _ask(servers: Collection[str], edges: Sequence[int]) -> Any:
+    log = "server__heartbeats__"
+    at = f"{log}collected_at"
+    is_plain = Q(**{f"{at}__gt": F("steady_since")})
+    next_to: dict[str, Any] = {}
+    for number, edge in enumerate(map(from_ms, edges)):
+        next_to[f"before_{number}"] = Max(at, filter=is_plain & Q(**{f"{at}__lte": edge}))
+        next_to[f"after_{number}"] = Min(at, filter=is_plain & Q(**{f"{at}__gte": edge}))
+    of_each = (of(log + name) for name in ("collected_at", "boot_number") for of in (Min, Max))
+    others = Count(at, filter=Q(**{f"{at}__lte": F("steady_since")}))
+    of_servers = Snapshot.objects.filter(server__in=servers).order_by()
+    return of_servers.values_list("server_id", "sealed_revision", "revision", "steady_since").annotate(
+        *of_each, others=others, **next_to
+    )
+
+
+def _to_ms(instant: Any) -> int | None:
+    return to_ms(instant) if instant is not None else None
+
+
+def _with_few_others(thin: Mapping[str, Standing]) -> dict[str, Standing]:
+    fewest = sorted(thin, key=lambda server: thin[server].others)
+    together = accumulate(thin[server].others for server in fewest)
+    return {server: thin[server] for server, count in zip(fewest, together, strict=True) if count <= MOST_OTHERS}
+
+
+def _newest(thin: Mapping[str, Standing]) -> dict[str, Snapshot]:
+    """Return the newest heartbeats as the snapshots have them, of the servers that need it and where it still is."""
+    last = {
+        server: of.waiting
+        for server, of in thin.items()
+        if of.waiting is not None and any(before and not after for before, after in of.next_to)
+    }
+    if not last:
+        return {}
+    names = ("collected_at", "interfaces_at", "boot_id", "uptime_seconds", "network_interfaces")
+    return {
+        snapshot.server_id: snapshot
+        for snapshot in Snapshot.objects.filter(server__in=last).only(*names)
+        if snapshot.collected_at == snapshot.interfaces_at
+        and _to_ms(snapshot.collected_at) == last[snapshot.server_id].last_at
+        and (snapshot.boot_id or NO_BOOT) in last[snapshot.server_id].boots
+    }
+
+
+def _wanted(of: Standing, has_newest: bool) -> set[int]:
+    """Return the instants of the heartbeats that are to be read from the log."""
+    pairs = [pair for pair in of.next_to if pair[1] is not None or not has_newest]
+    return {at for pair in pairs for at in pair if at is not None}
+
+
+def _others(thin: Mapping[str, Standing]) -> dict[str, list[Heartbeat]]:
+    """Return the heartbeats that may be anything."""
+    servers = [server for server, of in thin.items() if of.others]
+    rows: dict[str, list[Heartbeat]] = defaultdict(list)
+    if servers:
+        log = Heartbeat.objects.filter(server__in=servers, collected_at__lte=F("server__snapshot__steady_since"))
+        for heartbeat in log.order_by():
+            rows[heartbeat.server_id].append(heartbeat)
+    return rows
+
+
+def _at(wanted: Mapping[str, set[int]]) -> dict[str, list[Heartbeat]]:
+    """Return the heartbeats of these instants (ms), which are close to a few."""
+    windows: list[list[int]] = []
+    for instant in sorted(set().union(*wanted.values())):
+        if not windows or instant > windows[-1][1] + APART_MS:
+            windows.append([instant, instant])
+        windows[-1][1] = instant
+    rows: dict[str, list[Heartbeat]] = defaultdict(list)
+    if windows:
+        near = reduce(or_, (Q(collected_at__range=tuple(map(from_ms, window))) for window in windows))
+        servers = [server for server, instants in wanted.items() if instants]
+        for heartbeat in Heartbeat.objects.filter(near, server__in=servers).order_by():
+            if to_ms(heartbeat.collected_at) in wanted[heartbeat.server_id]:
+                rows[heartbeat.server_id].append(heartbeat)
+    return rows
+
+
+def _log(waiting: Waiting, others: list[Heartbeat], near: list[Heartbeat], newest: Snapshot | None) -> Log:
+    readings: dict[str, list[Reading]] = defaultdict(list)
+    for heartbeat in sorted(others, key=attrgetter("collected_at")):
+        for name, reading in heartbeat.unpack():
+            readings[name].append(reading)
+    for heartbeat in sorted(near, key=attrgetter("collected_at")):
+        for name, reading in heartbeat.unpack():
+            readings[name].append(reading._replace(interval=NO_GAP_MS))
+    if newest is not None and newest.collected_at not in {heartbeat.collected_at for heartbeat in near}:
+        for name, reading in _readings_of(newest, waiting.last_at).items():
+            readings[name].append(reading)
+    return Log(*waiting, dict(readings))
+
+
+def _readings_of(newest: Snapshot, at: int) -> dict[str, Reading]:
+    boot = newest.boot_id or NO_BOOT
+    started = at - round((newest.uptime_seconds or 0) * 1000) if boot != NO_BOOT else 0
+    return {
+        interface["name"]: reading_of(interface, at, boot, started, NO_GAP_MS)
+        for interface in newest.network_interfaces
+    }

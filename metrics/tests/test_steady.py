@@ -1,0 +1,173 @@
+"""Since when heartbeats go on plainly, and what of the log is read then. That it is exact, test_exactness.py tells."""
+
+from datetime import timedelta
+
+import pytest
+
+from metrics import seal, steady
+from metrics.increases import bytes_between, increases
+from metrics.ingest import Report, ingest_batch
+from metrics.models import Heartbeat, Interface, to_ms
+from metrics.passed import passed
+from servers.models import Snapshot
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def beat(store, interface):
+    """Store a heartbeat so many seconds after instant 0, whose eth0 has received as many bytes."""
+
+    def send(*seconds, **changes):
+        for second in seconds:
+            of_interface = {name: changes.pop(name) for name in ("is_up", "ifindex", "rx_bytes") if name in changes}
+            readings = [interface(**{"rx_bytes": second, **of_interface})]
+            store(second, **{"network_interfaces": readings, **changes})
+
+    return send
+
+
+@pytest.fixture
+def since(now):
+    """Return after how many seconds heartbeats go on plainly."""
+
+    def ask():
+        return (Snapshot.objects.get().steady_since - now).total_seconds()
+
+    return ask
+
+
+def test_the_first_heartbeat_goes_on_from_none(beat, since):
+    beat(60)
+    assert since() == 60
+
+
+def test_heartbeats_that_only_count_up_go_on_plainly(beat, since):
+    beat(60, 120, 180, 330)
+    assert since() == 60
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rx_bytes": 3},
+        {"ifindex": 77},
+        {"is_up": False},
+        {"boot_id": "boot-2", "uptime": 20.0, "sent_uptime": 20.0},
+        {"network_interfaces": ...},
+        {"network_interfaces": []},
+    ],
+)
+def test_what_is_more_than_a_difference_begins_anew(beat, since, changes):
+    beat(60, 120)
+    beat(180, **changes)
+    assert since() == 180
+
+
+def test_silence_begins_anew(beat, since):
+    beat(60, 120, 271)
+    assert since() == 271
+
+
+def test_an_interface_that_comes_begins_anew(beat, since, store, interface):
+    beat(60, 120)
+    store(180, network_interfaces=[interface(rx_bytes=180), interface("wg0")])
+    assert since() == 180
+
+
+def test_what_comes_late_leaves_all_before_it_open(beat, since, store, interface):
+    beat(60, 180, 240)
+    store(120, late=130, network_interfaces=[interface(rx_bytes=120)])
+    assert since() == 240
+    beat(300)
+    assert since() == 240
+
+
+def test_the_same_heartbeat_again_changes_nothing(beat, since):
+    beat(60, 120, 120)
+    assert since() == 60
+
+
+def test_a_boot_that_the_hub_places_before_what_it_knows_leaves_all_of_that_open(beat, since, now):
+    beat(3600)
+    beat(0, now=now, boot_id="boot-2", uptime=20.0, sent_uptime=20.0)  # the hub's clock has been set back
+    assert Snapshot.objects.get().collected_at == now
+    assert since() == 3600
+    beat(60, boot_id="boot-2", uptime=80.0, sent_uptime=80.0)
+    assert since() == 3600
+
+
+SERVERS = ("nas", "pi", "router")
+
+
+@pytest.fixture
+def fleet(now, interface):
+    """Servers that have reported each minute of two hours, of which the first is sealed; a byte a second."""
+    for server in SERVERS:
+        reports = [
+            Report(
+                server, "any", now + timedelta(minutes=minute), boot_id="one", uptime=10**6 + 60.0 * minute,
+                sent_uptime=10.0**6, network_interfaces=[interface(rx_bytes=10**6 + 60 * minute, tx_bytes=0)],
+            )
+            for minute in range(-119, 1)
+        ]  # fmt: skip
+        ingest_batch(reports, may_register=True, now=now)
+    seal.tick(now=now)
+    return list(Interface.objects.with_revision())
+
+
+@pytest.fixture
+def unpacked(monkeypatch):
+    """The heartbeats that are unpacked."""
+    found = []
+    unpack = Heartbeat.unpack
+    monkeypatch.setattr(Heartbeat, "unpack", lambda heartbeat: (found.append(heartbeat), unpack(heartbeat))[1])
+    return found
+
+
+def test_of_a_log_that_goes_on_plainly_up_to_now_nothing_is_unpacked(fleet, unpacked, now):
+    window = to_ms(now - timedelta(hours=1)), to_ms(now + timedelta(seconds=30))
+    assert set(passed(fleet, *window).values()) == {(3600, 0)}
+    assert unpacked == []
+
+
+def test_of_a_log_that_goes_on_plainly_the_neighbours_of_each_instant_are_unpacked(fleet, unpacked, now):
+    window = to_ms(now - timedelta(minutes=80)), to_ms(now - timedelta(seconds=310))
+    assert set(passed(fleet, *window).values()) == {(80 * 60 - 310, 0)}
+    assert len(unpacked) == 2 * len(SERVERS)
+
+
+def test_hours_within_the_log_are_told_by_their_neighbours(fleet, unpacked, now):
+    instants = [to_ms(now + timedelta(minutes=minutes)) for minutes in (-90, -30, 30)]
+    found = bytes_between(fleet, instants)
+    assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {(3600, 1800)}
+    assert {tuple(of.sums["covered_ms"]) for of in found.values()} == {(3_600_000, 1_800_000)}
+    assert len(unpacked) == len(SERVERS)  # the one on the hour is next to it on both sides
+
+
+def test_what_may_be_anything_is_unpacked_with_it(fleet, unpacked, now, interface):
+    report = Report(
+        "nas", "any", now + timedelta(minutes=1), boot_id="two", uptime=20.0, sent_uptime=20.0,
+        network_interfaces=[interface(rx_bytes=500, tx_bytes=0)],
+    )  # fmt: skip
+    ingest_batch([report], may_register=True, now=now + timedelta(minutes=1))
+    instants = [to_ms(now + timedelta(minutes=minutes)) for minutes in (-30, 30)]
+    fleet = list(Interface.objects.with_revision())
+    found = bytes_between(fleet, instants)
+    assert sorted(of.sums["rx_bytes"][0] for of in found.values()) == [1800, 1800, 1800 + 500]
+    assert {pk: of.sums["resets"] for pk, of in found.items()} == {
+        pk: of.sums["resets"] for pk, of in increases(fleet, instants).items()
+    }
+
+
+def test_what_is_sealed_while_it_is_read_is_not_lost(fleet, now, monkeypatch):
+    instants = [to_ms(now + timedelta(minutes=minutes)) for minutes in (-90, -35, 30)]
+    at = steady._at
+
+    def seal_first(wanted):
+        seal.tick(now=now + timedelta(hours=1))
+        return at(wanted)
+
+    monkeypatch.setattr(steady, "_at", seal_first)
+    found = bytes_between(fleet, instants)
+    assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {(3300, 2100)}
