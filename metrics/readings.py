@@ -155,15 +155,12 @@ def readings(
     others = [each for each in interfaces if each.pk not in found]
     silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
     sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent)
-    for interface, of_sealed in sealed.items():
-        of_log = logged[interface]
-        if of_log:
-            of_log_columns = columns(order(of_log))
-            both = _window(join(of_sealed, of_log_columns, names=names), start, end)
-            found[interface] = with_earlier_boots(interface, both, start, names)
-        else:
-            found[interface] = of_sealed
-    return found
+    both = {
+        interface: _window(join(of_sealed, columns(order(logged[interface])), names=names), start, end)
+        for interface, of_sealed in sealed.items()
+        if logged[interface]
+    }
+    return {**found, **sealed, **_with_earlier_boots(both, start, names)}
 
 
 def readings_within(interface: Interface, start: int, end: int) -> Columns:
@@ -204,10 +201,8 @@ def sealed_readings(
         found[interface] = join(readings, found[interface], names=names)
     for interface, readings in _after(found, end, names, silent).items():
         found[interface] = join(found[interface], readings, names=names)
-    return {
-        interface: with_earlier_boots(interface, _window(readings, start, end), start, names)
-        for interface, readings in found.items()
-    }
+    windows = {interface: _window(readings, start, end) for interface, readings in found.items()}
+    return _with_earlier_boots(windows, start, names)
 
 
 def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]]) -> QuerySet[Chunk]:
@@ -220,19 +215,21 @@ def _is_around(chunk: Chunk, start: int, end: int) -> bool:
     return chunk.start <= day_of(end + AROUND_MS) and chunk.end_ms > day_start(day_of(start - AROUND_MS))
 
 
-def with_earlier_boots(interface: int, readings: Columns, start: int, names: Sequence[str]) -> Columns:
+def _with_earlier_boots(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
     """Return the readings that a window from `start` needs, and before them the predecessors that lie further back.
 
     Where two boots overlap in time (a cloned machine, a boot placed by its agent's own clock), the neighbour of a
     reading is not its predecessor: that is the last one of its own boot.
     """
-    at, boots, started = readings["at"], readings["boot"], readings["started"]
-    parts: list[Columns] = []
-    for boot in set(boots) - {NO_BOOT} if len(set(boots)) > 1 else ():
-        first = boots.index(boot)
-        if first and at[first] > start and at[first - 1] > started[first]:
-            parts.append(_last_of_boot(interface, boot, started[first], at[0], names))
-    return join(*parts, readings, names=names) if parts else readings
+    wanted: dict[int, dict[int, int]] = defaultdict(dict)
+    for interface, readings in found.items():
+        at, boots, started = readings["at"], readings["boot"], readings["started"]
+        for boot in set(boots) - {NO_BOOT} if len(set(boots)) > 1 else ():
+            first = boots.index(boot)
+            if first and at[first] > start and at[first - 1] > started[first]:
+                wanted[interface][boot] = started[first]
+    earlier = _last_of_boots(wanted, {interface: found[interface]["at"][0] for interface in wanted}, names)
+    return found | {pk: join(*of_boots, found[pk], names=names) for pk, of_boots in earlier.items()}
 
 
 def _window(readings: Columns, start: int, end: int) -> Columns:
@@ -250,15 +247,42 @@ def _window(readings: Columns, start: int, end: int) -> Columns:
     return {name: [values[row] for row in rows] for name, values in readings.items()}
 
 
-def _last_of_boot(interface: int, boot: int, started: int, before: int, names: Sequence[str]) -> Columns:
-    """Return the boot's last reading earlier than `before`; none when it has none since it `started`."""
-    earlier = Chunk.objects.filter(interface=interface, start__lte=day_of(before), last_at__gte=from_ms(started))
-    for chunk in earlier.defer("hours").order_by("-start").iterator(chunk_size=4):
-        readings = chunk.get_readings(names)
-        rows = [row for row, of in enumerate(readings["boot"]) if of == boot and readings["at"][row] < before]
-        if rows:
-            return {name: [values[rows[-1]]] for name, values in readings.items()}
-    return join(names=names)
+def _last_of_boots(
+    wanted: dict[int, dict[int, int]], before: Mapping[int, int], names: Sequence[str]
+) -> dict[int, list[Columns]]:
+    """Return the last reading of each boot earlier than `before` (ms), by interface; none of one that has none.
+
+    `wanted` says when each boot started. A chunk of each interface is read at once, from the latest back.
+    """
+    found: dict[int, list[Columns]] = defaultdict(list)
+    days = {interface: day_of(before[interface]) for interface in wanted}
+    while wanted:
+        chunks = [
+            chunk
+            for day in set(days.values())
+            for chunk in _nearest_chunks(
+                {interface for interface in wanted if days[interface] == day},
+                Q(start__lte=day),
+                Q(start__gte=day - NEAR),
+                Max("start"),
+                "hours",
+            )
+        ]
+        left: dict[int, dict[int, int]] = {}
+        for chunk in chunks:
+            interface, readings = chunk.interface_id, chunk.get_readings(names)
+            for boot, started in wanted[interface].items():
+                if chunk.last_at is None or chunk.last_at < from_ms(started):
+                    continue  # so are all before it
+                earlier = readings["boot"][: bisect_left(readings["at"], before[interface])]
+                rows = [row for row, of in enumerate(earlier) if of == boot]
+                if rows:
+                    found[interface].append({name: [values[rows[-1]]] for name, values in readings.items()})
+                else:
+                    left.setdefault(interface, {})[boot] = started
+        days = {chunk.interface_id: chunk.start - timedelta(days=1) for chunk in chunks if chunk.interface_id in left}
+        wanted = left
+    return found
 
 
 def _logged(

@@ -53,7 +53,8 @@ def measured(readings: list[Reading], *edges: float):
 def test_a_step_is_plain_when_a_third_reading_in_between_adds_nothing():
     first, last = reading(0, 1000), reading(120, 1500)
     for middle in (reading(60, 1000), reading(60, 1500), reading(1, 1200), reading(60, 1200, speed=10)):
-        assert is_plain(first, middle) and is_plain(middle, last)
+        assert is_plain(first, middle)
+        assert is_plain(middle, last)
         assert rx(first, last)[0] == rx(first, middle)[0] + rx(middle, last)[0] == 500
 
 

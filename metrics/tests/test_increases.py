@@ -5,6 +5,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from metrics.counters import COUNTERS, UNKNOWN
 from metrics.increases import increases
@@ -268,6 +270,28 @@ def test_a_window_in_which_only_one_of_two_boots_speaks_counts_both(two_boots, p
 def test_a_window_that_begins_with_one_boot_knows_the_other_boots_reading_before_it(two_boots, passed):
     two_boots(1, 2, 3, 4)
     assert passed(180, 240) == [100]
+
+
+def test_the_readings_before_two_boots_are_looked_up_for_all_interfaces_at_once(store, interface, now):
+    def beat(minute: int, **changes: Any) -> None:
+        up = 60.0 * minute
+        readings = [interface(f"eth{number}", rx_bytes=10**6 + minute) for number in range(6)]
+        store(60 * minute, uptime=up, sent_uptime=up, network_interfaces=readings, **changes)
+
+    for minute in range(1, 60):
+        beat(minute, **({"boot_id": "boot-2"} if minute % 30 == 5 else {}))
+    beat(25 * 60)
+    beat(25 * 60 + 1, boot_id="boot-2")
+    tick(now=now + timedelta(days=2))
+    start, taken = to_ms(now + timedelta(hours=25, seconds=30)), []
+    for interfaces in (list(Interface.objects.all()[:1]), list(Interface.objects.all())):
+        with CaptureQueriesContext(connection) as captured:
+            found = increases(interfaces, [start, start + 60_000])
+        taken.append(len(captured))
+        assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {
+            (1,)
+        }  # half a minute of 1466 bytes in as many minutes
+    assert taken[0] == taken[1]
 
 
 def test_two_boots_are_sealed_right_over_midnight(count, passed, now):
