@@ -12,7 +12,7 @@ COPIES = 3
 
 
 def test_each_heartbeat_is_stored_once(hub: BreakableHub, rounds, tally):
-    machines = [Machine(f"machine-{number}", started=time.time() - 86_400) for number in range(4)]
+    machines = [Machine(f"machine-{number}", started=time.time() - 2 * 86_400) for number in range(4)]
     deliveries: list[tuple[Machine, list[Beat]]] = []
     for machine in machines:
         beats = [machine.collect(time.time() - 60 * ago) for ago in range(max(rounds(1500), 90), 0, -1)]
