@@ -6,8 +6,10 @@ from typing import Any
 from django.db.backends.postgresql import base, operations
 from django.db.backends.postgresql.schema import DatabaseSchemaEditor
 
+from homelab.migrating import RecordedAtOnce
 
-class SchemaEditor(DatabaseSchemaEditor):
+
+class SchemaEditor(RecordedAtOnce, DatabaseSchemaEditor):
     def __enter__(self) -> Any:
         editor = super().__enter__()
         if self.atomic_migration:

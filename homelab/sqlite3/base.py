@@ -19,9 +19,11 @@ from weakref import WeakSet
 
 from django.db import OperationalError
 from django.db.backends.sqlite3 import base
+from django.db.backends.sqlite3.schema import DatabaseSchemaEditor
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 
+from homelab.migrating import RecordedAtOnce
 from homelab.sqlite3 import ballast, damage
 from homelab.sqlite3.gate import Turn
 
@@ -46,7 +48,16 @@ def close_all() -> None:
             wrapper._close()
 
 
+class SchemaEditor(RecordedAtOnce, DatabaseSchemaEditor):
+    def _remake_table(self, *of: Any, **more: Any) -> None:
+        """Make the table anew under another name; its indexes follow, under their own, once it has its name."""
+        self.may_put_off = True
+        super()._remake_table(*of, **more)  # type: ignore[misc]
+        self.may_put_off = False
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
+    SchemaEditorClass = SchemaEditor
     _turn: Turn | None = None
     _impatient_seconds: float | None = None
     _most_pages = ANY_PAGES
