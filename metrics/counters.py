@@ -171,8 +171,8 @@ class Chain(NamedTuple):
 
     `counters` are the readings' own columns. `total` has, for each counter asked for and each of TOTALS that is not
     always 0, the sum up to each reading; `peaks` and `lows` the rate of the step that ends at each reading, UNKNOWN
-    where it is not clean; `known` how long an optional counter was reported, None for never. `marks` maps the index of
-    a reading to the marks of the step that ends at it, where there are any.
+    where it is not clean, and nothing where they are not asked for; `known` how long an optional counter was reported,
+    None for never. `marks` maps the index of a reading to the marks of the step that ends at it, where there are any.
     """
 
     at: Sequence[int]
@@ -439,6 +439,8 @@ def _add_reported(sums: list[int], passed: list[int], seen: list[int]) -> None:
 
 
 def _add_peaks_and_lows(buckets: Buckets, chain: Chain, edges: Sequence[int]) -> None:
+    if not chain.peaks:
+        return
     first = [max(bisect_right(chain.at, edge), 1) for edge in edges[:-1]]
     last = [bisect_left(chain.at, edge) + 1 for edge in edges[1:]]
     for peak, low in zip(PEAKS, LOWS, strict=True):

@@ -8,7 +8,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 from typing import NamedTuple
 
 from django.db.models import Max, Min
@@ -248,7 +248,7 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
     if missing:
         waiting = waiting_of(missing, logs)
         limits = limits_of(missing, waiting)
-        stored = _stored_hours(missing, start, counters)
+        stored = _stored_hours(missing, start, counters, PEAKS, LOWS)
         for interface in missing:
             of_server = waiting.get(interface.server_id)
             hours = stored[interface.pk].with_log(interface, limits[interface], of_server)
@@ -266,7 +266,7 @@ def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: i
         if kept is not None and kept.start <= start:
             stored[interface.pk] = kept
     missing = [interface for interface in interfaces if interface.pk not in stored]
-    read = _stored_hours(missing, start, BYTES) if missing else {}
+    read = _stored_hours(missing, start, BYTES, (), ()) if missing else {}
     for interface in missing:
         stored[interface.pk] = kept = read[interface.pk]
         memory.keep(("stored", interface.pk), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
@@ -275,7 +275,9 @@ def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: i
     return {each.pk: stored[each.pk].with_log(each, limits[each], waiting.get(each.server_id)) for each in interfaces}
 
 
-def _stored_hours(interfaces: Sequence[Interface], start: int, counters: Sequence[str]) -> dict[int, _Stored]:
+def _stored_hours(
+    interfaces: Sequence[Interface], start: int, counters: Sequence[str], peaks: Sequence[str], lows: Sequence[str]
+) -> dict[int, _Stored]:
     chunks: dict[int, list[Chunk]] = defaultdict(list)
     since = Chunk.objects.filter(interface__in=[interface.pk for interface in interfaces]).since(start)
     for chunk in since.with_hours():
@@ -285,7 +287,7 @@ def _stored_hours(interfaces: Sequence[Interface], start: int, counters: Sequenc
         of_interface = chunks[interface.pk]
         last_reading = of_interface[-1].get_last_reading() if of_interface else None
         kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-        stored[interface.pk] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters))
+        stored[interface.pk] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters, peaks, lows))
     return stored
 
 
@@ -299,17 +301,19 @@ def followed(newest: Reading | None, interface: Interface, waiting: Waiting | No
     return newest if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
 
 
-def hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None:
+def hours_line(
+    chunks: Sequence[Chunk], counters: Sequence[str], peaks: Sequence[str] = PEAKS, lows: Sequence[str] = LOWS
+) -> Chain | None:
     """Return consecutive chunks as a chain of which each step is an hour."""
     if not chunks:
         return None
     start, end = chunks[0].start_ms, chunks[-1].end_ms
     names = (*counters, *TOTALS)
-    columns: dict[str, list[int]] = {name: [] for name in (*names, *PEAKS, *LOWS, "marks")}
+    columns: dict[str, list[int]] = {name: [] for name in (*names, *peaks, *lows, "marks")}
     position = start
     for chunk in chunks:
         missing = (chunk.start_ms - position) // HOUR_MS
-        of_chunk = chunk.get_hours(counters)
+        of_chunk = chunk.get_hours(counters, peaks, lows)
         for name, values in columns.items():
             if missing:
                 values.extend([UNKNOWN if name in UNKNOWN_AT_FIRST else 0] * missing)
@@ -320,12 +324,12 @@ def hours_line(chunks: Sequence[Chunk], counters: Sequence[str]) -> Chain | None
         at=at,
         counters={},
         total={
-            name: _compacted(accumulate((max(value, 0) for value in columns[name]), initial=0))
+            name: _compacted(accumulate(map(max, columns[name], repeat(0)), initial=0))
             for name in names
             if name in COUNTERS[4:] or name == "covered_ms" or max(columns[name]) > 0
         },
-        peaks={name: _compacted([0, *columns[name]]) for name in PEAKS},
-        lows={name: _compacted([UNKNOWN, *columns[name]]) for name in LOWS},
+        peaks={name: _compacted([0, *columns[name]]) for name in peaks},
+        lows={name: _compacted([UNKNOWN, *columns[name]]) for name in lows},
         known={name: _reported(columns[name]) for name in counters if name not in REQUIRED},
         marks={index: marks for index, marks in enumerate(columns["marks"], 1) if marks},
     )

@@ -307,16 +307,18 @@ class Chunk(models.Model):
     def get_last_reading(self) -> Reading | None:
         return Reading(*json.loads(self.last_reading)) if self.last_reading else None
 
-    def get_hours(self, counters: Sequence[str] = COUNTERS) -> Buckets:
+    def get_hours(
+        self, counters: Sequence[str] = COUNTERS, peaks: Sequence[str] = PEAKS, lows: Sequence[str] = LOWS
+    ) -> Buckets:
         """Return one bucket for each hour of the chunk. Raises CodecError as `get_readings`."""
         if not self.hours:
             return empty_buckets(24 * self.days, counters)
-        columns = self._unpack(self.hours, HOUR_COLUMNS, (*counters, *TOTALS, *PEAKS, "marks", *LOWS))
+        columns = self._unpack(self.hours, HOUR_COLUMNS, (*counters, *TOTALS, *peaks, "marks", *lows))
         return Buckets(
             sums={name: columns[name] for name in (*counters, *TOTALS)},
-            peaks={name: columns[name] for name in PEAKS},
+            peaks={name: columns[name] for name in peaks},
             # Hours that were sealed before there were lows end without them.
-            lows={name: columns.get(name) or [UNKNOWN] * (24 * self.days) for name in LOWS},
+            lows={name: columns.get(name) or [UNKNOWN] * (24 * self.days) for name in lows},
             marks=columns["marks"],
         )
 

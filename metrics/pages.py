@@ -14,7 +14,7 @@ from django.utils import timezone
 from metrics import charts, history
 from metrics.figures import figures
 from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
-from metrics.periods import sensible_step
+from metrics.periods import edges, sensible_step
 from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, with_counted
 from metrics.windows import PERIODS, whole_hours, window
 from servers.models import Server, State
@@ -134,7 +134,7 @@ def _stack(interfaces: list[Interface], start: datetime, end: datetime) -> chart
         return None
     step, zone = sensible_step(start, end), timezone.get_current_timezone()
     groups = {interface.pk: [interface] for interface in interfaces}
-    found = history.series_by(groups, start, end, step, zone, counters=("rx_bytes", "tx_bytes"))
+    found = history.sums_between(groups, edges(start, end, step, zone))
     lines = [charted(found[interface.pk]) for interface in interfaces]
     both = [[_both(rx, tx) for rx, tx in zip(line.rx, line.tx, strict=True)] for line in lines]
     return charts.stack(lines[0].starts, lines[0].end, both)

@@ -197,7 +197,7 @@ def _hours(
     pruned = [other.chunk for other in others if not other.chunk.has_readings]
     is_cut = any(instant % HOUR_MS for instant in instants)
     kept_from = max((chunk.end_ms for chunk in pruned), default=-FOREVER)
-    line = hours_line([other.chunk for other in others], BYTES) if pruned and is_cut else None
+    line = hours_line([other.chunk for other in others], BYTES, (), ()) if pruned and is_cut else None
     return Hours(instants[0], limit, first_waiting, last_waiting, newest, kept_from, line)
 
 
