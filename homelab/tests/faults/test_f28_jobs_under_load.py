@@ -4,7 +4,7 @@ import sqlite3
 import threading
 import time
 from contextlib import closing
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from pathlib import Path
 from random import Random
 
@@ -74,9 +74,9 @@ def test_jobs_that_are_killed_finish_when_they_run_again(hub: BreakableHub, roun
 def test_a_migration_that_is_killed_is_finished_by_the_next(hub: BreakableHub, rounds, tally, tmp_path: Path):
     chance = Random(29)
     migrated = hub.rows(MIGRATED)
-    length, kills = 0.0, 0
+    length, kills, attempts = 0.0, 0, count()
     while kills < rounds(100):
-        hub.data = tmp_path / f"empty-{kills}"
+        hub.data = tmp_path / f"empty-{next(attempts)}"
         hub.environment = environment(hub.data)
         if not length:
             length = time_of(hub, MIGRATE)
