@@ -37,6 +37,7 @@ from metrics.steady import Standings, standings_of
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
 BYTES = REQUIRED[:2]
+ALONE = 1  # server whose log is read as a whole: its charts need it, too
 
 
 class Hours(NamedTuple):
@@ -111,8 +112,8 @@ def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> d
 
     Much of the log need not be read for it.
     """
-    is_one = len({interface.server_id for interface in interfaces}) < 2  # whose log serves its charts too
-    if is_one or len(instants) < 2 or not is_by_hours(instants):
+    is_alone = len({interface.server_id for interface in interfaces}) <= ALONE
+    if is_alone or len(instants) < 2 or not is_by_hours(instants):
         totals = increases(interfaces, instants, BYTES)
     else:
         standings = standings_of(interfaces, instants)

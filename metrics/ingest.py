@@ -331,12 +331,12 @@ def _store(snapshot: Snapshot, fresh: list[_Arrival], now: datetime) -> None:
     else:
         Heartbeat.objects.bulk_create([_heartbeat(arrival, now) for arrival in fresh])
     fresh.sort(key=attrgetter("collected_at"))
-    best_speeds = _note_interfaces(snapshot, fresh)
+    best_speeds, new = _note_interfaces(snapshot, fresh)
     newer = [arrival for arrival in fresh if arrival.is_newer]
     before = _readings_of(snapshot)
     changes: dict[str, Any] = {}
     if fresh:
-        changes["steady_since"] = _steady_since(snapshot, before, newer, has_late=len(newer) < len(fresh))
+        changes["steady_since"] = _steady_since(snapshot, before, newer, new, has_late=len(newer) < len(fresh))
     if newer:
         events.record(snapshot.server_id, _reports(snapshot, before, newer), best_speeds)
         _note_server(snapshot.server, newer)
@@ -365,10 +365,10 @@ def _heartbeat(arrival: _Arrival, now: datetime) -> Heartbeat:
     )
 
 
-def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> dict[str, int | None]:
+def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> tuple[dict[str, int | None], set[str]]:
     """Make a row for each interface that is new, and keep what is said of the others; on change only.
 
-    Return the best speed ever seen before, of those.
+    Return the best speed ever seen before, of those, and the names of the new ones.
     """
     latest = {interface["name"]: _facts(interface) for interface in snapshot.network_interfaces}
     noted: dict[str, Interface] = {}
@@ -391,10 +391,12 @@ def _note_interfaces(snapshot: Snapshot, fresh: list[_Arrival]) -> dict[str, int
                 changed.add(name)
         if arrival.is_newer:
             latest = facts
-    return _save_interfaces(snapshot.server_id, noted, changed) if noted else {}
+    return _save_interfaces(snapshot.server_id, noted, changed) if noted else ({}, set())
 
 
-def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[str]) -> dict[str, int | None]:
+def _save_interfaces(
+    server_id: str, noted: dict[str, Interface], changed: set[str]
+) -> tuple[dict[str, int | None], set[str]]:
     known = {row.name: row for row in Interface.objects.filter(server=server_id, name__in=noted)}
     Interface.objects.bulk_create([row for name, row in noted.items() if name not in known])
     for name in known.keys() & changed:
@@ -402,7 +404,8 @@ def _save_interfaces(server_id: str, noted: dict[str, Interface], changed: set[s
         row.pk = known[name].pk
         row.best_speed_mbps = _best(known[name].best_speed_mbps, row.best_speed_mbps)
         row.save(force_update=True, update_fields=(*FACTS, "best_speed_mbps", "last_seen_at"))
-    return {name: known[name].best_speed_mbps if name in known else None for name in noted}
+    best_speeds = {name: known[name].best_speed_mbps if name in known else None for name in noted}
+    return best_speeds, noted.keys() - known.keys()
 
 
 def _best(*speeds: int | None) -> int | None:
@@ -458,13 +461,16 @@ def _latest(before: dict[str, Reading], newer: list[_Arrival], now: datetime) ->
 
 
 def _steady_since(
-    snapshot: Snapshot, before: dict[str, Reading], newer: list[_Arrival], *, has_late: bool
+    snapshot: Snapshot, before: dict[str, Reading], newer: list[_Arrival], new: set[str], *, has_late: bool
 ) -> datetime | None:
     """Return after which instant each heartbeat goes on plainly from the one before: `metrics.steady` relies on it.
 
-    Whatever is of that instant or earlier may be anything. `before` are the readings of the snapshot.
+    Whatever is of that instant or earlier may be anything. `before` are the readings of the snapshot, `new` the
+    interfaces that nothing was known of. After a heartbeat that reports no interfaces, there are none to go on from.
     """
     since, latest = snapshot.steady_since, snapshot.collected_at
+    if snapshot.interfaces_at != latest:
+        before = {}
     for arrival in newer:
         goes_on = (
             latest is not None
@@ -472,7 +478,9 @@ def _steady_since(
             and before.keys() == arrival.readings.keys()
             and arrival.report.network_interfaces is not None
             and all(is_plain(before[name], reading) for name, reading in arrival.readings.items())
+            and new.isdisjoint(arrival.readings)
         )
+        new = new.difference(arrival.readings)
         latest = max(filter(None, (latest, arrival.collected_at)))
         if not goes_on:
             since = max(filter(None, (since, latest)))

@@ -31,13 +31,13 @@ from metrics.increases import (
 )
 from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, day_start, to_ms
 from metrics.readings import Log, Waiting
-from metrics.steady import Standings, standings_of
+from metrics.steady import Standing, Standings, standings_of
 
 OF_CHUNKS = (*BYTES, "covered_seconds", "resets")
-OF_HOURS = (*BYTES, "covered_ms", "marks")
+OTHERS_OF_HOURS = ("covered_ms", "marks")
 SOON_SEALED_MS = 2 * HOUR_MS
 
-Sums = list[int]  # of OF_HOURS; of the marks, whether there are any
+Sums = list[int]  # rx and tx, and more than 0 where anything is known
 
 
 class _Chunks(NamedTuple):
@@ -69,8 +69,9 @@ class _Other:
         """Return what passed between two whole hours within the chunk."""
         if (start, end) not in self.known:
             some = slice((start - self.chunk.start_ms) // HOUR_MS, (end - self.chunk.start_ms) // HOUR_MS)
-            rx, tx, covered, marks = (values[some] for values in self.chunk.get_columns_of_hours(OF_HOURS))
-            self.known[start, end] = [sum(rx), sum(tx), sum(covered), int(any(marks))]
+            rx, tx = (sum(values[some]) for values in self.chunk.get_columns_of_hours(BYTES))
+            is_known = rx + tx > 0 or any(any(of[some]) for of in self.chunk.get_columns_of_hours(OTHERS_OF_HOURS))
+            self.known[start, end] = [rx, tx, int(is_known)]
         return self.known[start, end]
 
 
@@ -97,14 +98,18 @@ def passed(
     key = ("passed", start, end, most, *(interface.pk for interface in interfaces))
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
-        known = _passed(interfaces, instants, standings, most)
-        memory.keep(key, standings.version, known, rows=4 * len(interfaces))
+        known, unclear = _passed(interfaces, instants, standings, most)
+        if unclear:
+            known |= _told(bytes_between(unclear, instants))  # as of when the interfaces were read: not to be kept
+        else:
+            memory.keep(key, standings.version, known, rows=4 * len(interfaces))
     return known
 
 
 def _passed(
     interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None
-) -> dict[int, tuple[int, int] | None]:
+) -> tuple[dict[int, tuple[int, int] | None], list[Interface]]:
+    """Return what passed, and of which interfaces the totals of chunks do not tell it."""
     sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
     limits = limits_of(interfaces, waiting)
     chunks = _chunks_of(interfaces, instants[0], instants[1], sealed)
@@ -117,8 +122,8 @@ def _passed(
         if sums is None:
             unclear.append(interface)
         else:
-            since = standings.of[interface.server_id].since
-            is_told = _add_plain(sums, interface, hours, since, logs.get(interface.server_id), instants)
+            standing, log = standings.of[interface.server_id], logs.get(interface.server_id)
+            is_told = _add_plain(sums, interface, hours, standing, log, instants)
             cut = [
                 hour
                 for hour in {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
@@ -127,14 +132,14 @@ def _passed(
             parts[interface] = _Part(sums, hours, cut, is_told)
     if most is not None:
         parts = _foremost(parts, chunks, most)
-    told = {each.pk: (part.sums[0], part.sums[1]) if any(part.sums[2:]) else None for each, part in parts.items()}
+    told = {each.pk: (part.sums[0], part.sums[1]) if part.sums[2] else None for each, part in parts.items()}
     rest = [each for each, part in parts.items() if part.cut or not part.is_told]
     waits = [each for each in rest if not parts[each].is_told]
     totals = {each.pk: _bucket(parts[each].sums) for each in rest}
     hours_of = {each.pk: parts[each].hours for each in rest}
     add_cut_hours(totals, rest, hours_of, instants, BYTES, sealed)
     add_newest(totals, waits, hours_of, instants, BYTES, logs, are_thin=True)
-    return told | _told({**totals, **bytes_between(unclear, instants)})
+    return told | _told(totals), unclear
 
 
 def _foremost(parts: Mapping[Interface, _Part], chunks: _Chunks, count: int) -> dict[Interface, _Part]:
@@ -159,20 +164,23 @@ def _most(interface: Interface, part: _Part, chunks: _Chunks) -> int:
 
 
 def _add_plain(
-    sums: Sums, interface: Interface, hours: Hours, steady_since: int | None, log: Log | None, instants: Sequence[int]
+    sums: Sums, interface: Interface, hours: Hours, standing: Standing, log: Log | None, instants: Sequence[int]
 ) -> bool:
     """Add what passed after the hours, if the log goes on plainly from the newest sealed reading; tell whether."""
     since = hours.bounds(instants)[1]
     if since >= instants[1]:
         return True
-    newest = hours.newest
-    if newest is None or log is None or steady_since is None or not steady_since <= newest.at == since:
+    if log is None or standing.since is None:
         return False
-    line = [newest, *log.readings.get(interface.name, [])]
-    start, end = max(instants[0], since), min(instants[1], line[-1].at)
-    if start < end:
-        passed = map(sub, _counters_at(line, end), _counters_at(line, start))
-        sums[:] = map(add, sums, (*passed, end - start, 0))
+    line = log.readings.get(interface.name, [])
+    if hours.newest is not None and standing.since <= hours.newest.at == since:
+        line = [hours.newest, *line]
+    elif standing.sealed or sum(reading.at <= standing.since for reading in line) > 1:
+        return False  # of a server of which nothing was ever sealed, it goes on from the first
+    if line:
+        start, end = max(instants[0], since, line[0].at), min(instants[1], line[-1].at)
+        if start < end:
+            sums[:] = map(add, sums, (*map(sub, _counters_at(line, end), _counters_at(line, start)), 1))
     return True
 
 
@@ -205,7 +213,7 @@ def _sums(interface: Interface, hours: Hours, chunks: _Chunks, instants: Sequenc
     """Return what the whole hours of the window say; None where the totals of chunks do not tell it."""
     since = -(-instants[0] // HOUR_MS) * HOUR_MS
     until = min(hours.bounds(instants)[0], instants[1] // HOUR_MS * HOUR_MS)
-    sums = list(chunks.within.get(interface.pk, [0, 0, 0, 0]))
+    sums = list(chunks.within.get(interface.pk, [0, 0, 0]))
     if interface.pk in chunks.within and (until < chunks.until or not any(sums)):
         return None  # late readings wait for some of these chunks; or no byte and no second, but a gap perhaps
     others = chunks.others.get(interface.pk, [])
@@ -241,7 +249,7 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
         days = Q(days=1, start__lt=end) | Q(days=7, start__lte=end - timedelta(days=7))
         inner = Q(start__gte=start) & days
         for pk, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
-            _add(within.setdefault(pk, [0, 0, 0, 0]), of_chunks)
+            _add(within.setdefault(pk, [0, 0, 0]), of_chunks)
         others = others.exclude(inner)
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     for chunk in others:
@@ -258,15 +266,14 @@ def _sums_of_each(chunks: QuerySet[Chunk]) -> list[Any]:
 
 
 def _add(sums: Sums, of_chunks: Sequence[int]) -> None:
-    rx, tx, covered_seconds, _ = of_chunks
-    sums[:] = sums[0] + rx, sums[1] + tx, sums[2] + 1000 * covered_seconds, sums[3] or int(any(of_chunks))
+    rx, tx, *_ = of_chunks
+    sums[:] = sums[0] + rx, sums[1] + tx, sums[2] + int(any(of_chunks))
 
 
 def _bucket(sums: Sums) -> Buckets:
     bucket = empty_buckets(1, BYTES)
-    for name, value in zip(OF_HOURS[:-1], sums, strict=False):
-        bucket.sums[name][0] = value
-    bucket.marks[0] = GAP if sums[-1] else 0  # which, is not told
+    bucket.sums["rx_bytes"][0], bucket.sums["tx_bytes"][0], is_known = sums
+    bucket.marks[0] = GAP if is_known else 0  # which, is not told
     return bucket
 
 

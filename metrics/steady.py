@@ -76,8 +76,8 @@ class Standings:
         others, near = _others(thin), _at(wanted)
         for server, of in thin.items():
             # Where some have left the log since, or come late, the rest does not tell.
-            if len(others[server]) == of.others and len(near[server]) == len(wanted[server]):
-                logs[server] = _log(waiting[server], others[server], near[server], newest.get(server))
+            if len(others.get(server, [])) == of.others and len(near[server]) == len(wanted[server]):
+                logs[server] = _log(waiting[server], others.get(server, []), near[server], newest.get(server))
         return logs
 
     def _is_thin(self, of: Standing) -> bool:
@@ -160,13 +160,15 @@ def _wanted(of: Standing, has_newest: bool) -> set[int]:
 
 
 def _others(thin: Mapping[str, Standing]) -> dict[str, list[Heartbeat]]:
-    """Return the heartbeats that may be anything."""
+    """Return the heartbeats that may be anything; of a server of which something was sealed since, none."""
     servers = [server for server, of in thin.items() if of.others]
     rows: dict[str, list[Heartbeat]] = defaultdict(list)
     if servers:
         log = Heartbeat.objects.filter(server__in=servers, collected_at__lte=F("server__snapshot__steady_since"))
-        for heartbeat in log.order_by():
-            rows[heartbeat.server_id].append(heartbeat)
+        for heartbeat in log.annotate(sealed=F("server__snapshot__sealed_revision")).order_by():
+            of = thin[heartbeat.server_id]
+            if heartbeat.sealed == of.sealed and to_ms(heartbeat.collected_at) <= (of.since or 0):
+                rows[heartbeat.server_id].append(heartbeat)
     return rows
 
 

@@ -18,7 +18,7 @@ from django.db import transaction
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from metrics import memory, readings
+from metrics import memory
 from metrics.counters import COUNTERS
 from metrics.history import Series, series, top, totals, usage
 from metrics.increases import bytes_between, increases
@@ -436,7 +436,7 @@ every = settings(
 @contextmanager
 def as_of_few_servers(few: bool) -> Iterator[None]:
     """Of few servers the log is read as a whole; with `few` false, as it is of many."""
-    with patch.object(readings, "FEW_SERVERS", readings.FEW_SERVERS if few else 0):
+    with patch("metrics.readings.FEW_SERVERS", 10 if few else 0), patch("metrics.increases.ALONE", 1 if few else 0):
         yield
 
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from metrics import seal, steady
+from metrics import memory, seal, steady
 from metrics.increases import bytes_between, increases
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Heartbeat, Interface, to_ms
@@ -97,6 +97,27 @@ def test_a_boot_that_the_hub_places_before_what_it_knows_leaves_all_of_that_open
     assert since() == 3600
 
 
+def test_a_heartbeat_that_makes_a_row_for_an_interface_begins_anew(beat, since, store, interface, now):
+    beat(60, 120)
+    Interface.objects.all().delete()
+    beat(180)  # nothing new is said of it, so that nobody looks for its row
+    assert since() == 60
+    store(240, network_interfaces=[interface(rx_bytes=240, speed_mbps=1000)])
+    assert Interface.objects.exists()
+    assert since() == 240
+
+
+def test_after_a_heartbeat_without_interfaces_none_goes_on(beat, since):
+    """What was read before it had another interval, or another boot."""
+    beat(0, 60)
+    beat(120, interval=600, network_interfaces=...)
+    assert since() == 120
+    beat(260)
+    assert since() == 260
+    beat(320)
+    assert since() == 260
+
+
 SERVERS = ("nas", "pi", "router")
 
 
@@ -111,7 +132,8 @@ def fleet(now, interface):
             )
             for minute in range(-119, 1)
         ]  # fmt: skip
-        ingest_batch(reports, may_register=True, now=now)
+        ingest_batch(reports[:1], may_register=True, now=now)  # the interface is new
+        ingest_batch(reports[1:], may_register=True, now=now)
     seal.tick(now=now)
     return list(Interface.objects.with_revision())
 
@@ -171,3 +193,58 @@ def test_what_is_sealed_while_it_is_read_is_not_lost(fleet, now, monkeypatch):
     monkeypatch.setattr(steady, "_at", seal_first)
     found = bytes_between(fleet, instants)
     assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {(3300, 2100)}
+
+
+def test_what_was_sealed_and_what_came_in_its_place_are_not_taken_for_each_other(fleet, now, interface, monkeypatch):
+    def beat(minutes, rx_bytes, **changes):
+        at = now + timedelta(minutes=minutes)
+        values = {"boot_id": "one", "uptime": 10**6 + 60.0 * minutes, "sent_uptime": 10**6 + 60.0 * minutes, **changes}
+        readings = [interface(rx_bytes=rx_bytes, tx_bytes=0)]
+        ingest_batch([Report("nas", "any", at, network_interfaces=readings, **values)], may_register=True, now=at)
+
+    seal.tick(now=now + timedelta(hours=1))
+    instants = [to_ms(now + timedelta(minutes=minutes)) for minutes in (-90, -30, 150)]
+    fleet = list(Interface.objects.with_revision())
+    bytes_between(fleet, instants)  # which keeps the hours that are sealed
+    beat(20, 50)  # the counter began anew
+    others = steady._others
+
+    def seal_first(thin):
+        seal.tick(now=now + timedelta(hours=1))
+        beat(100, 10**6 + 500)
+        return others(thin)
+
+    monkeypatch.setattr(steady, "_others", seal_first)
+    found = bytes_between(fleet, instants)
+    known = {of.sums["rx_bytes"][1] for pk, of in found.items() if fleet[0].pk == pk}
+    assert known <= {1800 + 50, 1800 + 10**6 + 500}  # as of before, or as of after
+
+
+def test_what_may_be_of_another_time_is_not_kept(now, interface):
+    """A late heartbeat that comes after the interfaces were read, and before their servers are asked how they stand."""
+
+    def beat(hours, rx_bytes, boot="one", uptime=10.0**6):
+        at = now + timedelta(hours=hours)
+        up = uptime + 3600.0 * hours
+        report = Report(
+            "nas", "any", at, boot_id=boot, uptime=up, sent_uptime=up + (ahead - at).total_seconds(),
+            network_interfaces=[interface(rx_bytes=rx_bytes, tx_bytes=0)],
+        )  # fmt: skip
+        ingest_batch([report], may_register=True, now=ahead)
+
+    ahead = now + timedelta(hours=50)
+    beat(0, 1000)
+    beat(10, 10, "two", 10.0)
+    for hour in range(11, 48):
+        beat(hour, 10, "two", 10.0)
+    seal.tick(now=ahead)
+    window = to_ms(now - timedelta(hours=10)), to_ms(now + timedelta(hours=38))
+    beat(3, 1500)
+    passed(list(Interface.objects.with_revision()), *window)
+    earlier = list(Interface.objects.with_revision())
+    beat(4, 9000)
+    passed(earlier, *window)
+    asked_again = passed(list(Interface.objects.with_revision()), *window)
+    memory.forget()
+    assert asked_again == passed(list(Interface.objects.with_revision()), *window)
+    assert [rx for rx, _ in asked_again.values()] == [8000 + 10]
