@@ -5,21 +5,23 @@ from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.models import Q
 
 from metrics import memory
-from metrics.counters import REQUIRED, UNKNOWN, Chain, sums_between, unroll
+from metrics.counters import REQUIRED, SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
 from metrics.increases import FOREVER, final_until
 from metrics.models import DAY_MS, Chunk, Interface, day_start
 from metrics.readings import readings
 
 BYTES = REQUIRED[:2]
 SLOT_MS = 300_000
+PLAIN = ("at", *BYTES)
 
 Rates = list[dict[int, tuple[float, float]]]  # for each period, rx and tx by 5-minute slot
 Samples = tuple[Sequence[float], Sequence[float]]  # of the 5-minute slots of a UTC day, rx and tx; UNKNOWN where it is
+NOTHING: Samples = (array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS), array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS))
 
 
 def percentile(rates: Collection[float], share: int = 95) -> float | None:
@@ -32,11 +34,11 @@ def percentile(rates: Collection[float], share: int = 95) -> float | None:
 def five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Rates]:
     """Return the 5-minute rates of each interface in each period, of the slots of which something is known."""
     days = range(instants[0] // DAY_MS * DAY_MS, instants[-1], DAY_MS)
-    versions = _versions(interfaces, days)
+    versions, begins = _versions(interfaces, days)
     slots = [range(-(-start // SLOT_MS) * SLOT_MS, end - SLOT_MS + 1, SLOT_MS) for start, end in pairwise(instants)]
     rates: dict[int, Rates] = {}
     for interface in interfaces:
-        samples = _samples(interface, days, versions[interface.pk])
+        samples = _samples(interface, days, versions[interface.pk], begins.get(interface.pk, FOREVER))
         rates[interface.pk] = [_known_rates(samples, of_period) for of_period in slots]
     return rates
 
@@ -51,10 +53,11 @@ def _known_rates(samples: Mapping[int, Samples], slots: range) -> dict[int, tupl
     return known
 
 
-def _versions(interfaces: Sequence[Interface], days: range) -> dict[int, dict[int, int]]:
+def _versions(interfaces: Sequence[Interface], days: range) -> tuple[dict[int, dict[int, int]], dict[int, int]]:
     """Return, for each day on which the log changes nothing, a number that changes when its readings do.
 
-    It stands for all chunks up to the first that follows the day: how many readings they have.
+    It stands for all chunks up to the first that follows the day: how many readings they have. Return, too, when the
+    first chunk of each interface begins (ms), where there is one.
     """
     limits = final_until(interfaces)
     chunks: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
@@ -75,23 +78,85 @@ def _versions(interfaces: Sequence[Interface], days: range) -> dict[int, dict[in
             until = with_readings[following] if following < len(with_readings) else FOREVER
             if day + DAY_MS <= limits[interface]:
                 found[interface.pk][day] = versions[bisect_right(starts, until)]
-    return found
+    return found, {pk: day_start(of_interface[0][0]) for pk, of_interface in chunks.items() if of_interface}
 
 
-def _samples(interface: Interface, days: range, versions: Mapping[int, int]) -> dict[int, Samples]:
-    """Return the 5-minute rates of each day; days that are over are measured once."""
+def _samples(interface: Interface, days: range, versions: Mapping[int, int], begins: int) -> dict[int, Samples]:
+    """Return the 5-minute rates of each day; days that are over are measured once. Before `begins` there are none."""
     found: dict[int, Samples] = {}
     for day in days:
         kept: Samples | None = memory.recall(("rates", interface.pk, day), versions.get(day))
         if kept is not None:
             found[day] = kept
     missing = [day for day in days if day not in found]
-    if missing:
-        lines = unroll(readings([interface], missing[0], missing[-1] + DAY_MS, BYTES)[interface.pk], BYTES)
-        for day in missing:
-            found[day] = _rates_of_day(lines, day)
-            memory.keep(("rates", interface.pk, day), versions.get(day), found[day], rows=100)
+    found |= {day: NOTHING for day in missing if day in versions and day + DAY_MS <= begins}
+    over = [day for day in missing if day in versions and day not in found]
+    found |= _plain_samples(interface, over) if over else {}
+    for first, last in _runs([day for day in missing if day not in found]):
+        lines = unroll(readings([interface], first, last + DAY_MS, BYTES)[interface.pk], BYTES)
+        found |= {day: _rates_of_day(lines, day) for day in range(first, last + 1, DAY_MS)}
+    for day in missing:
+        memory.keep(("rates", interface.pk, day), versions.get(day), found[day], rows=100)
     return found
+
+
+def _runs(days: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last of at most two runs of days; the first may have others in it."""
+    starts = [index for index, day in enumerate(days) if not index or day - days[index - 1] > DAY_MS]
+    last = starts[-1] if starts else 0
+    return [(run[0], run[-1]) for run in (days[:last], days[last:]) if run]
+
+
+def _plain_samples(interface: Interface, days: Sequence[int]) -> dict[int, Samples]:
+    """Return the rates of days that are over, from three columns of their chunks: where all is a plain difference.
+
+    That is where no hour of a chunk has a mark that says otherwise, and all in it and around it is of one boot.
+    """
+    found: dict[int, Samples] = {}
+    wanted = set(days)
+    chunks = Chunk.objects.filter(interface=interface, count__gt=0).around(days[0] - 7 * DAY_MS, days[-1] + 8 * DAY_MS)
+    before: Chunk | None = None
+    part: _Part | None = None
+    for chunk in chunks.iterator(chunk_size=4):
+        following = _part_of(chunk, before)
+        if part is not None:
+            found |= part.samples(wanted, following)
+        before, part = chunk, following
+    return found | (part.samples(wanted, None) if part is not None else {})
+
+
+class _Part(NamedTuple):
+    """The readings of a chunk, after the last one before it; `is_plain`, as far as the chunk itself tells."""
+
+    days: range
+    is_plain: bool
+    before: Reading | None
+    columns: Columns
+
+    def samples(self, wanted: Collection[int], following: "_Part | None") -> dict[int, Samples]:
+        """Return the rates of the days that are wanted; none where these are no plain differences."""
+        columns = [list(self.columns[name]) for name in PLAIN]
+        boot = self.columns["boot"][0] if self.is_plain else None
+        if boot is None or (self.before is not None and self.before.boot != boot):
+            return {}
+        if self.before is not None:
+            columns = [[getattr(self.before, name), *values] for name, values in zip(PLAIN, columns, strict=True)]
+        if following is not None:
+            if not following.columns["at"] or following.columns["boot"][0] != boot:
+                return {}
+            columns = [[*values, following.columns[name][0]] for name, values in zip(PLAIN, columns, strict=True)]
+        at, rx, tx = columns
+        line = Chain(at, {}, {"rx_bytes": rx, "tx_bytes": tx, "covered_ms": at}, {}, {}, {}, {})
+        return {day: _rates_of_day([line], day) for day in self.days if day in wanted}
+
+
+def _part_of(chunk: Chunk, before: Chunk | None) -> _Part:
+    columns = chunk.get_readings((*PLAIN, "boot"))
+    (marks,) = chunk.get_columns_of_hours(["marks"])
+    boots = columns["boot"]
+    is_plain = bool(boots) and not any(mark & ~SUSPECT for mark in marks) and min(boots) == max(boots)
+    days = range(chunk.start_ms, chunk.end_ms, DAY_MS)
+    return _Part(days, is_plain, before.get_last_reading() if before is not None else None, columns)
 
 
 def _rates_of_day(lines: Sequence[Chain], day: int) -> Samples:
