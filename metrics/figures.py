@@ -1,9 +1,11 @@
 """What lists show of the past of each interface: its last 24 hours, today and this month.
 
 Lists are long, and these figures change slowly, so they are kept for a minute. Of many servers that are not known yet
-they are read in the background, a few servers at a time, and shown from the next look on.
+they are read in the background, a few servers at a time, and shown from the next look on. Of very many that begins when
+the page is out: the two would only share what one thread can do.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -20,7 +22,9 @@ from metrics.models import Interface
 KEPT = timedelta(seconds=60)
 KNOWN_AT_ONCE = 1000  # servers of which totals are kept
 AT_ONCE = 10  # servers that a page waits for
+MANY = 50  # servers that will not be read while a page waits
 PATIENCE_SECONDS = 0.15
+LATER_SECONDS = 0.4
 
 
 class Figure(NamedTuple):
@@ -48,7 +52,7 @@ def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime) -> 
     elif not _reading.locked():
         thread = Thread(target=_read_all, args=({server: interfaces[server] for server in old}, now), daemon=True)
         thread.start()
-        thread.join(PATIENCE_SECONDS)
+        thread.join(PATIENCE_SECONDS if len(old) <= MANY else 0)
     kept = [_kept[server][1] for server in interfaces if server in _kept]
     return {pk: figure for known in kept for pk, figure in known.items()}
 
@@ -82,6 +86,8 @@ def _read_all(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> N
         return
     try:
         servers = list(interfaces)
+        if len(servers) > MANY:
+            time.sleep(LATER_SECONDS)
         for at in range(0, len(servers), AT_ONCE):
             _read({server: interfaces[server] for server in servers[at : at + AT_ONCE]}, now)
     finally:
