@@ -44,10 +44,12 @@ class Answers:
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.statuses: Counter[int] = Counter()
+        self.slowest: dict[str, float] = {}
 
-    def note(self, status: int, seconds: float) -> None:
+    def note(self, status: int, seconds: float, what: str = "") -> None:
         self.statuses[status] += 1
         self.seconds.append(seconds)
+        self.slowest[what] = max(seconds, self.slowest.get(what, 0.0))
 
     def percentile(self, percent: float) -> float:
         ordered = sorted(self.seconds)
@@ -116,6 +118,8 @@ def report(
     print(after.line("heartbeats, idle after", before))
     print(pages.line("pages and readers, under load"))
     print(late.line(f"batches of {LATE_BATCH}, under load"))
+    for path, seconds in sorted(pages.slowest.items(), key=lambda each: -each[1]):
+        print(f"  slowest of {path}: {1000 * seconds:.0f} ms")
     print("beside it: " + ", ".join(f"{times:,} {what}" for what, times in jobs.items()))
     start, middle, end = (f"{each / 2**20:.0f}" for each in memory)
     print(
@@ -197,7 +201,7 @@ def browsing(hub: BreakableHub, answers: Answers) -> tuple[Callable[[], None], f
         path = next(paths)
         began = time.monotonic()
         answer = session.get(f"http://{hub.address}{path}", headers={} if "admin" in path else reader, timeout=30)
-        answers.note(answer.status_code, time.monotonic() - began)
+        answers.note(answer.status_code, time.monotonic() - began, path)
 
     return browse, PAGE_EVERY
 
