@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from tqdm import tqdm
 
 BLOCK = 1 << 20
+GENTLY = ("nice", "-n", "10")  # whoever answers agents meanwhile comes first
 
 
 class DumpError(Exception):
@@ -27,7 +28,7 @@ def dump(draft: Path, out: TextIO | None) -> None:
     tables = connection.introspection.table_names()
     conninfo, environment = _address()
     # Chunks are compressed already: the usual level takes twice as long and gains 3 %.
-    command = ["pg_dump", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--verbose"]
+    command = [*GENTLY, "pg_dump", "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--verbose"]
     said = []
     with (
         _started([*command, f"--file={draft}", f"--dbname={conninfo}"], stderr=subprocess.PIPE, env=environment) as run,

@@ -223,14 +223,10 @@ def late_in_log(hub: BreakableHub) -> int:
 
 
 def backing_up(hub: BreakableHub, jobs: Counter[str]) -> tuple[Callable[[], None], float]:
-    path = str(hub.data / "backup")
-    url = hub.environment["DATABASE_URL"]
-    command = ["pg_dump", "--format=custom", f"--file={path}", url] if ON_POSTGRESQL else None
+    command = hub.manage("backup", str(hub.data / "backup"), "--overwrite")
 
     def back_up() -> None:
-        subprocess.run(
-            command or hub.manage("backup", path, "--overwrite"), env=hub.environment, check=True, capture_output=True
-        )
+        subprocess.run(command, env=hub.environment, check=True, capture_output=True)
         jobs["backups"] += 1
 
     return back_up, min(SECONDS / 5, 60.0)
