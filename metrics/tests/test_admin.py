@@ -114,6 +114,11 @@ def test_the_exact_instant_stands_behind_how_long_ago(admin_client):
     assert f'title="{server.last_seen_at:%Y-%m-%d %H:%M:%S} UTC"' in text
 
 
+def test_what_is_still_to_come_is_seen_just_now(admin_client):
+    report(ago=-30)  # the hub's clock has been set back
+    assert "0 s ago" in admin_client.get(SERVERS).text
+
+
 def test_a_server_page_has_each_interface_and_its_day(admin_client):
     server = report(interfaces=("eth0", "eth1"))
     rows = admin_client.get(page(server)).context["groups"]["Other"]

@@ -13,9 +13,9 @@ UNITS = ((86_400 * 365, "y"), (86_400, "d"), (3600, "h"), (60, "min"))
 
 @register.inclusion_tag("servers/ago.html", takes_context=True)
 def ago(context: dict[str, Any], instant: datetime | None, never: str = "never") -> dict[str, Any]:
-    """Render an instant as how long it is ago, at the page's `now`."""
+    """Render an instant as how long it is ago, at the page's `now`; one to come (a clock was set back) as just now."""
     now = context.get("now") or timezone.now()
-    text = f"{duration((now - instant).total_seconds())} ago" if instant else never
+    text = f"{duration(max((now - instant).total_seconds(), 0))} ago" if instant else never
     return {"instant": instant, "text": text}
 
 
