@@ -24,7 +24,7 @@ from metrics.counters import (
     empty_buckets,
     rate,
 )
-from metrics.increases import bytes_between, final_until, increases, unrolled
+from metrics.increases import BYTES, bytes_between, final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile
@@ -44,7 +44,6 @@ SPARKLINE_PERIODS = {
 }
 SPARKLINE_POINTS = 60
 FLEET_RANKS = 1000
-BYTES = REQUIRED[:2]
 WORDS = [[word for mark, word in MARKS.items() if marks & mark] for marks in range(2 ** len(MARKS))]
 
 Key = TypeVar("Key", bound=Hashable)

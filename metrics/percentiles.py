@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 from django.db.models import Q
 
 from metrics import memory
-from metrics.counters import REQUIRED, SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
-from metrics.increases import FOREVER, final_until
+from metrics.counters import SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
+from metrics.increases import BYTES, FOREVER, final_until
 from metrics.models import DAY_MS, Chunk, Interface, day_start
 from metrics.readings import readings
 
-BYTES = REQUIRED[:2]
 SLOT_MS = 300_000
 PLAIN = ("at", *BYTES)
 
@@ -135,10 +134,10 @@ class _Part(NamedTuple):
 
     def samples(self, wanted: Collection[int], following: "_Part | None") -> dict[int, Samples]:
         """Return the rates of the days that are wanted; none where these are no plain differences."""
-        columns = [list(self.columns[name]) for name in PLAIN]
         boot = self.columns["boot"][0] if self.is_plain else None
         if boot is None or (self.before is not None and self.before.boot != boot):
             return {}
+        columns = [list(self.columns[name]) for name in PLAIN]
         if self.before is not None:
             columns = [[getattr(self.before, name), *values] for name, values in zip(PLAIN, columns, strict=True)]
         if following is not None:

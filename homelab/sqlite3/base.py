@@ -52,8 +52,10 @@ class SchemaEditor(RecordedAtOnce, DatabaseSchemaEditor):
     def _remake_table(self, *of: Any, **more: Any) -> None:
         """Make the table anew under another name; its indexes follow, under their own, once it has its name."""
         self.may_put_off = True
-        super()._remake_table(*of, **more)  # type: ignore[misc]
-        self.may_put_off = False
+        try:
+            super()._remake_table(*of, **more)  # type: ignore[misc] # the stubs leave it out
+        finally:
+            self.may_put_off = False
 
 
 class DatabaseWrapper(base.DatabaseWrapper):

@@ -8,13 +8,16 @@ from servers.models import Boot, Server
 
 @pytest.mark.django_db(transaction=True)
 def test_nothing_that_a_model_or_a_field_needs_is_put_off():
-    class Indexed(models.Model):  # noqa: DJ008
+    class Indexed(models.Model):
         server = models.ForeignKey(Server, models.CASCADE, related_name="+")
         boots = models.ManyToManyField(Boot)
 
         class Meta:
             app_label = "homelab"
             indexes = [models.Index(fields=["server", "id"], name="of_a_test")]
+
+        def __str__(self) -> str:
+            return str(self.pk)
 
     with connection.schema_editor() as editor:
         editor.create_model(Indexed)
