@@ -173,10 +173,11 @@ def _add_plain(
     if log is None or standing.since is None:
         return False
     line = log.readings.get(interface.name, [])
+    is_sealed = standing.sealed or interface.sealed_until is not None
     if hours.newest is not None and standing.since <= hours.newest.at == since:
         line = [hours.newest, *line]
-    elif standing.sealed or sum(reading.at <= standing.since for reading in line) > 1:
-        return False  # of a server of which nothing was ever sealed, it goes on from the first
+    elif is_sealed or sum(reading.at <= standing.since for reading in line) > 1:
+        return False  # of one of which nothing was ever sealed, it goes on from the first
     if line:
         start, end = max(instants[0], since, line[0].at), min(instants[1], line[-1].at)
         if start < end:

@@ -8,6 +8,7 @@ from metrics import seal
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Interface, to_ms
 from metrics.passed import passed
+from servers.models import Snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -21,17 +22,28 @@ def window(now):
 
 
 @pytest.fixture
-def fleet(now, interface):
+def report(now, interface):
+    """Have as many servers report at some minutes from now."""
+
+    def report(minutes):
+        for number in range(SERVERS):
+            reports = [
+                Report(
+                    f"server-{number}", "any", now + timedelta(minutes=minute), boot_id="one",
+                    uptime=10**6 + 60.0 * minute, sent_uptime=10.0**6,
+                    network_interfaces=[interface(rx_bytes=10**6 + 60 * minute, tx_bytes=0)],
+                )
+                for minute in minutes
+            ]  # fmt: skip
+            ingest_batch(reports, may_register=True, now=now)
+
+    return report
+
+
+@pytest.fixture
+def fleet(now, report):
     """Servers that have reported for three hours, of which all but the last one and a half are sealed."""
-    for number in range(SERVERS):
-        reports = [
-            Report(
-                f"server-{number}", "any", now + timedelta(minutes=minute), boot_id="one", uptime=10**6 + 60.0 * minute,
-                sent_uptime=10.0**6, network_interfaces=[interface(rx_bytes=10**6 + 60 * minute, tx_bytes=0)],
-            )
-            for minute in MINUTES
-        ]  # fmt: skip
-        ingest_batch(reports, may_register=True, now=now)
+    report(MINUTES)
     seal.tick(now=now - timedelta(minutes=80))
     return list(Interface.objects.with_revision())
 
@@ -52,3 +64,12 @@ def test_hours_that_are_pruned_are_not_remembered(fleet, window, now, settings):
     settings.RETENTION_HOURS_DAYS = settings.RETENTION_READINGS_DAYS = 30
     assert seal.prune(now=now + timedelta(days=60))
     assert bytes_of(fleet, window) == {None}
+
+
+def test_what_was_sealed_before_that_was_counted_is_gone_on_from(now, report):
+    """As in a database of an older version, until the hub seals for the first time."""
+    report(range(-120, 1))
+    seal.tick(now=now)
+    Snapshot.objects.update(sealed_revision=0, steady_since=Interface.objects.earliest("sealed_until").sealed_until)
+    window = to_ms(now - timedelta(minutes=45)), to_ms(now)
+    assert bytes_of(list(Interface.objects.with_revision()), window) == {45 * 60}
