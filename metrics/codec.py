@@ -22,9 +22,12 @@ import struct
 import sys
 import zlib
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from functools import wraps
 from itertools import accumulate
 from operator import add, sub
+from typing import ParamSpec, TypeVar
 
 VERSION = 1
 LINE, SUMS, SIGNED_SUMS = range(3)
@@ -34,6 +37,10 @@ HEADER = struct.Struct("<BIIII")
 CHECKED = struct.calcsize("<BI")  # the checksum covers the version, and all from here on
 ENTRY = struct.Struct("<BBqqI")
 INT64 = range(-(2**63), 2**63)
+DAMAGE = (zlib.error, struct.error, ValueError, OverflowError, MemoryError)
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 Packed = bytes | memoryview
 Way = tuple[int, int, int, list[int]]  # kind, start, step, rests
@@ -65,27 +72,118 @@ def unpack(data: Packed, wanted: Collection[int] | None = None) -> list[list[int
 
     Raises CodecError for whatever `pack` did not make.
     """
-    data = memoryview(data)
-    rows, width, size = _header(data)
-    position = HEADER.size + size
-    columns: list[list[int] | None] = []
-    try:
-        directory = zlib.decompress(data[HEADER.size : position], -zlib.MAX_WBITS)
-        for kind, planes, start, step, length in ENTRY.iter_unpack(directory):
-            stream = data[position : position + length]
-            is_wanted = wanted is None or len(columns) in wanted
-            columns.append(_decode(rows, kind, planes, start, step, stream) if is_wanted else None)
-            position += length
-    except (zlib.error, struct.error, ValueError, OverflowError, MemoryError) as error:
-        raise CodecError("The packed columns are damaged.") from error
-    if len(columns) != width or position != len(data):
-        raise CodecError("The packed columns are damaged: their sizes do not add up.")
-    return columns
+    return Table(data).all(wanted)
 
 
 def count(data: Packed) -> int:
     """Return the number of rows. Raises CodecError for whatever `pack` did not make."""
     return _header(data)[0]
+
+
+def _tells_damage(read: Callable[P, T]) -> Callable[P, T]:
+    @wraps(read)
+    def telling(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return read(*args, **kwargs)
+        except DAMAGE as error:
+            raise CodecError("The packed columns are damaged.") from error
+
+    return telling
+
+
+class Table:
+    """Packed columns, each decompressed when it is asked for.
+
+    Raises CodecError for whatever `pack` did not make: at once, or, of a column, when that is asked for.
+    """
+
+    def __init__(self, data: Packed) -> None:
+        self._data = memoryview(data)
+        self.rows, width, size = _header(self._data)
+        self._columns = self._directory(HEADER.size + size)
+        self._begins = list(accumulate((column[-1] for column in self._columns), initial=HEADER.size + size))
+        if len(self._columns) != width or self._begins[-1] != len(self._data):
+            raise CodecError("The packed columns are damaged: their sizes do not add up.")
+        self._rests: dict[int, Sequence[int]] = {}
+
+    @_tells_damage
+    def all(self, wanted: Collection[int] | None = None) -> list[list[int] | None]:
+        """Return the columns whose index is in `wanted`, or all; the others are None."""
+        return [
+            self._values(index, 0, self.rows) if wanted is None or index in wanted else None
+            for index in range(len(self._columns))
+        ]
+
+    @_tells_damage
+    def values(self, index: int, first: int, last: int) -> list[int]:
+        """Return the values of a column in the rows from `first` up to `last`, without it."""
+        return self._values(index, first, last)
+
+    @_tells_damage
+    def total(self, index: int, first: int, last: int) -> int:
+        """Return the sum of a column's values in the rows from `first` up to `last`, without it."""
+        kind, planes, start, step, _ = self._columns[index]
+        if kind != LINE:
+            return sum(self._values(index, first, last))
+        total = start * (last - first) + step * sum(range(first, last))
+        inflated = _inflate(self.rows, planes, self._stream(index))
+        for position, plane in enumerate(_numbers(planes)):
+            begins = position * self.rows
+            total += sum(inflated[begins + first : begins + last]) << 8 * plane
+        return total
+
+    @_tells_damage
+    def steps(self, index: int, first: int, last: int) -> Sequence[int]:
+        """Return the increases from each row to the next, from row `first` to row `last`."""
+        if self._columns[index][0] != LINE:
+            return self._rests_of(index)[first:last]
+        values = self._values(index, first, last + 1)
+        return list(map(sub, values[1:], values))
+
+    @_tells_damage
+    def count_up_to(self, index: int, value: int) -> int:
+        """Return how many rows are no higher than `value`, in a column of which none is lower than the one before."""
+        kind, _, start, step, _ = self._columns[index]
+        if kind != LINE:
+            return bisect_right(self._values(index, 0, self.rows), value)
+        rests = self._rests_of(index)
+        return bisect_right(range(self.rows), value, key=lambda row: start + step * row + rests[row])
+
+    def packed(self, index: int) -> Hashable:
+        """Return what is the same for columns of the same values that were packed in the same way."""
+        return self.rows, self._columns[index], bytes(self._stream(index))
+
+    def constant(self, index: int) -> int | None:
+        """Return the value that all rows have; None where they may differ."""
+        _, planes, start, step, _ = self._columns[index]
+        return None if planes or step else start
+
+    def never_falls(self, index: int) -> bool:
+        """Tell whether no value can be lower than the one before it: False where only the values themselves tell."""
+        return self._columns[index][0] == SUMS or self.constant(index) is not None
+
+    @_tells_damage
+    def _directory(self, end: int) -> list[tuple[int, int, int, int, int]]:
+        return list(ENTRY.iter_unpack(zlib.decompress(self._data[HEADER.size : end], -zlib.MAX_WBITS)))
+
+    def _values(self, index: int, first: int, last: int) -> list[int]:
+        kind, planes, start, step, _ = self._columns[index]
+        if kind == LINE:
+            points = _points(start + step * first, step, last - first)
+            return list(map(add, self._rests_of(index)[first:last], points) if planes else points)
+        rests = self._rests_of(index)
+        if first:
+            start, rests = start + sum(rests[:first]), rests[first:]
+        return list(accumulate(rests[: last - first - 1], initial=start)) if first < last else []
+
+    def _rests_of(self, index: int) -> Sequence[int]:
+        if index not in self._rests:
+            kind, planes, *_ = self._columns[index]
+            self._rests[index] = _rests(self.rows, kind, planes, self._stream(index))
+        return self._rests[index]
+
+    def _stream(self, index: int) -> memoryview:
+        return self._data[self._begins[index] : self._begins[index + 1]]
 
 
 def _header(data: Packed) -> tuple[int, int, int]:
@@ -167,23 +265,29 @@ def _stream(planes: Iterable[bytes], strategy: int, end: int) -> bytes:
     return b"".join(deflater.compress(plane) + deflater.flush(end) for plane in planes) + deflater.flush()
 
 
-def _decode(rows: int, kind: int, planes: int, start: int, step: int, stream: Packed) -> list[int]:
-    if not planes:
-        return list(_points(start, step, rows))
-    size = rows if kind == LINE else rows - 1
-    inflated = zlib.decompress(stream, -zlib.MAX_WBITS, size * planes.bit_count())
+def _inflate(size: int, planes: int, stream: Packed) -> bytes:
+    """Return the byte planes one after the other."""
+    inflated = zlib.decompress(stream, -zlib.MAX_WBITS, size * planes.bit_count()) if planes else b""
     if len(inflated) != size * planes.bit_count():
         raise ValueError("A stream has the wrong size.")
+    return inflated
+
+
+def _numbers(planes: int) -> list[int]:
+    return [plane for plane in range(planes.bit_length()) if planes >> plane & 1]
+
+
+def _rests(rows: int, kind: int, planes: int, stream: Packed) -> Sequence[int]:
+    size = rows if kind == LINE else max(rows - 1, 0)
+    inflated = _inflate(size, planes, stream)
     rests = array("q" if kind == SIGNED_SUMS else TYPECODES[planes.bit_length()])
     raw = bytearray(size * rests.itemsize)
-    for position, index in enumerate(index for index in range(rests.itemsize) if planes >> index & 1):
-        raw[index :: rests.itemsize] = inflated[position * size : (position + 1) * size]
+    for position, plane in enumerate(_numbers(planes)):
+        raw[plane :: rests.itemsize] = inflated[position * size : (position + 1) * size]
     rests.frombytes(raw)
     if sys.byteorder == "big":
         rests.byteswap()
-    if kind == LINE:
-        return list(map(add, rests, _points(start, step, rows)))
-    return list(accumulate(rests, initial=start))
+    return rests
 
 
 def _points(start: int, step: int, rows: int) -> Sequence[int]:

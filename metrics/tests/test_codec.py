@@ -1,12 +1,13 @@
 import random
 import zlib
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metrics.codec import HEADER, VERSION, CodecError, count, pack, unpack
+from metrics.codec import HEADER, VERSION, CodecError, Table, count, pack, unpack
 
 LEAST, MOST = -(2**63), 2**63 - 1
 SMALL = [[1_760_000_000_000, 1_760_000_060_017, 1_760_000_120_003], [10, 25, 20], [-1, -1, -1]]
@@ -184,3 +185,53 @@ def test_damage_behind_a_right_checksum_raises_no_other_error(data):
     packed[1:5] = zlib.crc32(packed[5:], VERSION).to_bytes(4, "little")
     with suppress(CodecError):
         unpack(bytes(packed))
+
+
+@settings(max_examples=300, deadline=None)
+@given(tables(), st.data())
+def test_any_rows_of_a_column_are_what_the_whole_column_says(columns, data):
+    table = Table(pack(columns))
+    for index, values in enumerate(columns):
+        first = data.draw(st.integers(0, len(values)))
+        last = data.draw(st.integers(first, len(values)))
+        assert table.values(index, first, last) == values[first:last]
+        assert table.total(index, first, last) == sum(values[first:last])
+        if first < last:
+            increases = [after - before for before, after in pairwise(values[first:last])]
+            assert list(table.steps(index, first, last - 1)) == increases
+        if table.constant(index) is not None:
+            assert set(values) <= {table.constant(index)}
+        if table.never_falls(index):
+            assert values == sorted(values)
+        if values == sorted(values):
+            value = data.draw(int64 | st.sampled_from([*values, 0]))
+            assert table.count_up_to(index, value) == sum(each <= value for each in values)
+
+
+def test_the_rows_of_counters_and_instants_are_found():
+    columns = [counter(2000), instants(2000), [7] * 2000]
+    table = Table(pack(columns))
+    assert [table.never_falls(index) for index in range(3)] == [True, False, True]
+    assert [table.constant(index) for index in range(3)] == [None, None, 7]
+    for index, values in enumerate(columns):
+        assert table.values(index, 500, 700) == values[500:700]
+        assert table.total(index, 500, 700) == sum(values[500:700])
+    assert table.count_up_to(1, columns[1][1000]) == 1001
+    assert table.count_up_to(1, columns[1][1000] - 1) == 1000
+
+
+def test_columns_of_the_same_values_are_packed_the_same():
+    table = Table(pack([instants(100), instants(100), counter(100)]))
+    assert table.packed(0) == table.packed(1) != table.packed(2)
+
+
+def test_a_column_that_is_damaged_behind_a_right_checksum_says_so_when_it_is_asked_for():
+    packed = bytearray(pack([counter(500), [7] * 500]))
+    packed[-1] ^= 0xFF
+    packed[-20:-1] = bytes(19)
+    packed[1:5] = zlib.crc32(packed[5:], VERSION).to_bytes(4, "little")
+    table = Table(bytes(packed))
+    assert table.values(1, 0, 3) == [7, 7, 7]
+    for read in (table.values, table.total, table.steps):
+        with pytest.raises(CodecError):
+            read(0, 0, 500)
