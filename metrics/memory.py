@@ -49,6 +49,6 @@ def keep(key: Hashable, revision: int | None, value: Any, *, rows: int = 0) -> N
 
 
 def forget() -> None:
-    """Keep nothing: for tests, whose databases come and go under the same keys."""
+    """Keep nothing: where a server is deleted, or in tests, a new one may come under the same keys."""
     with _lock:
         _kept.clear()

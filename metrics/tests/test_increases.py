@@ -12,6 +12,7 @@ from metrics.counters import COUNTERS, UNKNOWN
 from metrics.increases import increases
 from metrics.models import Chunk, Interface, to_ms
 from metrics.seal import merge, prune, seal, tick
+from servers.models import Server
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
@@ -304,3 +305,15 @@ def test_two_boots_are_sealed_right_over_midnight(count, passed, now):
     before = passed(evening + 60, evening + 120, evening + 180)
     seal("nas", now=now + timedelta(days=2))
     assert passed(evening + 60, evening + 120, evening + 180) == before == [60 + 60, 60 + 60]
+
+
+def test_a_server_that_is_deleted_and_comes_again_is_not_taken_for_the_one_before(
+    count, remembered, django_capture_on_commit_callbacks
+):
+    count(0, 60)
+    assert remembered(0, 60) == [60]
+    with django_capture_on_commit_callbacks(execute=True):
+        Server.objects.get().delete()
+    count(0, rx_bytes=0)
+    count(60, rx_bytes=7)
+    assert remembered(0, 60) == [7]
