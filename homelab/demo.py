@@ -103,15 +103,19 @@ def build_server(
     ]  # fmt: skip
     outage = reboot + chance.randrange(-DAY_MS, DAY_MS), chance.randrange(20, 200) * MINUTE_MS
     written = 0
-    last_hour = to_ms(started) if in_log else to_ms(now) // HOUR_MS * HOUR_MS
-    for day, instants in _days(to_ms(started), last_hour, outage, chance):
+    hour = to_ms(now) // HOUR_MS * HOUR_MS
+    # The hour before this one is sealed as a hub does it, so that what waits in the log goes on from there.
+    reported_from = to_ms(started) if in_log else min(hour, max(to_ms(started), hour - HOUR_MS))
+    for day, instants in _days(to_ms(started), reported_from, outage, chance):
         boot = [boots[instant >= reboot] for instant in instants]
         with transaction.atomic():
             seal.add({row: line.readings(instants, boot) for line, row in zip(lines, rows, strict=True)}, day)
         written += len(instants) * len(rows)
         if progress is not None:
             progress.update()
-    written += _report_last_hour(server, boots[-1], lines, last_hour, now)
+    written += _report(server, boots, lines, reported_from, now)
+    if not in_log:
+        seal.seal(server.pk, now=now)
     return written
 
 
@@ -128,11 +132,12 @@ def _days(start: int, end: int, outage: tuple[int, int], chance: random.Random) 
             yield day_of(begin), instants
 
 
-def _report_last_hour(server: Server, boot: Boot, lines: list["Line"], since: int, now: datetime) -> int:
+def _report(server: Server, boots: list[Boot], lines: list["Line"], since: int, now: datetime) -> int:
     """Send the newest readings as an agent does, so that the snapshot and the log have them."""
     count = 0
     for minute in range(since, to_ms(now) - 500, MINUTE_MS):
         at = from_ms(minute + 400)
+        boot = boots[at >= boots[-1].started_at]
         uptime = (at - boot.started_at).total_seconds()
         ingest(
             Report(
