@@ -7,7 +7,7 @@ whose steps are hours: the same differences answer for both.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise, repeat
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
+from metrics.plain import plain_lines
 from metrics.readings import AROUND_MS, Logs, Waiting, chunks_around, logs_of, readings, sealed_readings
 from metrics.steady import Standings, standings_of
 
@@ -113,8 +114,13 @@ def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> d
     Much of the log need not be read for it.
     """
     is_alone = len({interface.server_id for interface in interfaces}) <= ALONE
-    if is_alone or len(instants) < 2 or not is_by_hours(instants):
+    if is_alone or len(instants) < 2:
         totals = increases(interfaces, instants, BYTES)
+    elif not is_by_hours(instants):
+        lines = unrolled(interfaces, instants[0], instants[-1], BYTES)
+        totals = {
+            pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
+        }
     else:
         standings = standings_of(interfaces, instants)
         logs = standings.logs()
@@ -315,25 +321,35 @@ def hours_line(
     for chunk in chunks:
         missing = (chunk.start_ms - position) // HOUR_MS
         of_chunk = chunk.get_hours(counters, peaks, lows)
+        read = {**of_chunk.sums, **of_chunk.peaks, **of_chunk.lows, "marks": of_chunk.marks}
         for name, values in columns.items():
             if missing:
                 values.extend([UNKNOWN if name in UNKNOWN_AT_FIRST else 0] * missing)
-            values.extend(of_chunk.column(name))
+            values.extend(read[name])
         position = chunk.end_ms
     at = range(start, end + 1, HOUR_MS)
     return Chain(
         at=at,
         counters={},
-        total={
-            name: _compacted(accumulate(map(max, columns[name], repeat(0)), initial=0))
-            for name in names
-            if name in COUNTERS[4:] or name == "covered_ms" or max(columns[name]) > 0
-        },
+        total=_running_totals(columns, names),
         peaks={name: _compacted([0, *columns[name]]) for name in peaks},
         lows={name: _compacted([UNKNOWN, *columns[name]]) for name in lows},
         known={name: _reported(columns[name]) for name in counters if name not in REQUIRED},
         marks={index: marks for index, marks in enumerate(columns["marks"], 1) if marks},
     )
+
+
+def _running_totals(columns: Mapping[str, Sequence[int]], names: Iterable[str]) -> dict[str, Sequence[int]]:
+    totals: dict[str, Sequence[int]] = {"covered_ms": _compacted(accumulate(columns["covered_ms"], initial=0))}
+    for name in names:
+        values = columns[name]
+        if name in UNKNOWN_AT_FIRST:
+            totals[name] = _compacted(accumulate(map(max, values, repeat(0)), initial=0))
+        elif name == "up_ms" and values == columns["covered_ms"]:
+            totals[name] = totals["covered_ms"]
+        elif name != "covered_ms" and any(values):
+            totals[name] = _compacted(accumulate(values, initial=0))
+    return totals
 
 
 def _reported(values: Sequence[int]) -> Sequence[int] | None:
@@ -423,7 +439,7 @@ def add_cut_hours(
         of_all = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
         lines = dict.fromkeys(cut, of_all)
     else:
-        lines = _unrolled_hours(final, counters, sealed)
+        lines = unrolled_hours(final, counters, sealed)
     for hour, inner in cut.items():
         edges = [hour, *inner, hour + HOUR_MS]
         for interface in final[hour]:
@@ -438,7 +454,7 @@ def add_cut_hours(
                     add_buckets(totals[interface.pk], bucket, part, index, index + 1)
 
 
-def _unrolled_hours(
+def unrolled_hours(
     interfaces: Mapping[int, Sequence[Interface]], counters: Sequence[str], sealed: Mapping[str, int] | None
 ) -> dict[int, dict[int, list[Chain]]]:
     """Return the unrolled readings of some hours that are final: no log changes them.
@@ -453,13 +469,34 @@ def _unrolled_hours(
         kept = {pk: memory.recall((kind, pk, hour, *counters), revision) for pk, revision in revisions.items()}
         found[hour] = {pk: chains for pk, chains in kept.items() if chains is not None}
         missing[hour] = {pk: revision for pk, revision in revisions.items() if pk not in found[hour]}
-    windows = {hour: (hour, hour + HOUR_MS) for hour, of_hour in missing.items() if of_hour}
-    stored = list(chunks_around({pk for hour in windows for pk in missing[hour]}, windows.values())) if windows else []
-    for hour, window in windows.items():
-        for pk, of_hour in sealed_readings(missing[hour], *window, counters, stored=stored).items():
-            chains = [_compact(chain) for chain in unroll(of_hour, counters)]
+    for hour, read in _read_hours(missing, counters, are_sums=sealed is not None).items():
+        for pk, chains in read.items():
             found[hour][pk] = chains
-            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=len(of_hour["at"]))
+            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=sum(len(of.at) for of in chains))
+    return found
+
+
+def _read_hours(
+    missing: Mapping[int, Collection[int]], counters: Sequence[str], *, are_sums: bool
+) -> dict[int, dict[int, list[Chain]]]:
+    """Return the unrolled readings of interfaces in some hours; where `are_sums`, without peaks and lows."""
+    found: dict[int, dict[int, list[Chain]]] = {hour: {} for hour in missing}
+    windows: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for hour, of_hour in missing.items():
+        for pk in of_hour:
+            windows[pk].append((hour, hour + HOUR_MS))
+    stored: list[Chunk] = []
+    if are_sums:
+        lines, stored = plain_lines(windows)
+        for pk, of_interface in lines.items():
+            for (hour, _), line in of_interface.items():
+                found[hour][pk] = [line]
+    elif windows:
+        stored = list(chunks_around(windows, {window for of_interface in windows.values() for window in of_interface}))
+    for hour, of_hour in missing.items():
+        if rest := [pk for pk in of_hour if pk not in found[hour]]:
+            for pk, read in sealed_readings(rest, hour, hour + HOUR_MS, counters, stored=stored).items():
+                found[hour][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
 
 

@@ -170,12 +170,16 @@ class Heartbeat(models.Model):
         text = json.dumps(rows, separators=(",", ":"), ensure_ascii=False)
         return f"{text}{crc32(text.encode()):08x}"
 
-    def unpack(self) -> Iterator[tuple[str, Reading]]:
-        """Yield each interface's name and its reading. Raises CodecError, naming the heartbeat, where it is damaged."""
+    def unpack(self, wanted: Collection[str] | None = None) -> Iterator[tuple[str, Reading]]:
+        """Yield the name and the reading of each interface, or of those `wanted`.
+
+        Raises CodecError, naming the heartbeat, where it is damaged.
+        """
         at = to_ms(self.collected_at)
         started = at - self.uptime_ms if self.boot_number != NO_BOOT else 0
         for name, *values in self._rows():
-            yield name, Reading(at, self.boot_number, started, self.interval_ms, *values)
+            if wanted is None or name in wanted:
+                yield name, Reading(at, self.boot_number, started, self.interval_ms, *values)
 
     def _rows(self) -> list[list[Any]]:
         text = self.readings or "[]"
@@ -296,6 +300,10 @@ class Chunk(models.Model):
             return {name: [] for name in wanted}
         return self._unpack(self.readings, READING_COLUMNS, wanted)
 
+    def open_readings(self) -> codec.Table:
+        """Return the readings that are there, of which rows can be asked for. Raises CodecError."""
+        return codec.Table(bytes(self.readings or b""))
+
     def set_readings(self, readings: dict[str, list[int]]) -> None:
         at = readings["at"]
         self.count = len(at)
@@ -305,7 +313,7 @@ class Chunk(models.Model):
         self.codec_version = codec.VERSION
 
     def get_last_reading(self) -> Reading | None:
-        return Reading(*json.loads(self.last_reading)) if self.last_reading else None
+        return unpack_reading(self.last_reading)
 
     def get_hours(
         self, counters: Sequence[str] = COUNTERS, peaks: Sequence[str] = PEAKS, lows: Sequence[str] = LOWS
@@ -340,6 +348,19 @@ class Chunk(models.Model):
         except codec.CodecError as error:
             raise codec.CodecError(f"The chunk of {self.interface} from {self.start}: {error}") from error
         return {name: column for name, column in zip(names, columns, strict=False) if column is not None}
+
+
+def unpack_reading(last_reading: str) -> Reading | None:
+    """Return a chunk's last reading, from the column that it is stored in."""
+    return Reading(*json.loads(last_reading)) if last_reading else None
+
+
+def sums_of_hours(hours: bytes, wanted: Sequence[str], first: int, last: int) -> list[int]:
+    """Return the sums of some columns of a chunk's hours, from hour `first` up to `last`. Raises CodecError."""
+    if not hours:
+        return [0] * len(wanted)
+    table = codec.Table(bytes(hours))
+    return [table.total(HOUR_COLUMNS.index(name), first, last) for name in wanted]
 
 
 EVENTS_PER_MILLISECOND = 2048  # more than the changes that one heartbeat of 256 interfaces can hold

@@ -1,6 +1,7 @@
 """The pages that are not about one row: the overview, who passed most, and what the storage holds."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,15 +93,15 @@ def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
             rx_bar=round(100 * row.rx_bytes / first, 2),
             tx_bar=round(100 * row.tx_bytes / first, 2),
         )
-        for row in ranking
+        for row in ranking[:TOP_SHOWN]
     ]
     return {
         "window": seen,
         "periods": PERIODS,
-        "lines": lines[:TOP_SHOWN],
-        "more": max(len(lines) - TOP_SHOWN, 0),
+        "lines": lines,
+        "more": len(ranking) - len(lines),
         "has_servers": bool(interfaces) or Server.objects.exists(),
-        "per_server": _per_server(lines),
+        "per_server": _per_server(ranking, {row.server_id: row.server for row in interfaces}),
         "stack": _stack([line.interface for line in lines[:STACKED]], seen.start, seen.end),
     }
 
@@ -119,14 +120,14 @@ def storage(request: HttpRequest, now: datetime) -> dict[str, Any]:
     }
 
 
-def _per_server(lines: list[TopLine]) -> list[ServerLine]:
-    sums: dict[Server, list[int]] = {}
-    for line in lines:
-        of_server = sums.setdefault(line.server, [0, 0])
-        of_server[0] += line.rx_bytes
-        of_server[1] += line.tx_bytes
+def _per_server(ranking: Sequence[history.TopRow], servers: Mapping[str, Server]) -> list[ServerLine]:
+    sums: dict[str, list[int]] = {}
+    for row in ranking:
+        of_server = sums.setdefault(row.server_id, [0, 0])
+        of_server[0] += row.rx_bytes
+        of_server[1] += row.tx_bytes
     ranked = sorted(sums.items(), key=lambda item: -sum(item[1]))
-    return [ServerLine(server, rx, tx) for server, (rx, tx) in ranked]
+    return [ServerLine(servers[server], rx, tx) for server, (rx, tx) in ranked]
 
 
 def _stack(interfaces: list[Interface], start: datetime, end: datetime) -> charts.Stack | None:

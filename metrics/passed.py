@@ -5,9 +5,9 @@ The answer is that of `increases`, which unpacks the hours of all of them.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from heapq import nlargest
 from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
@@ -16,25 +16,41 @@ from django.db import OperationalError
 from django.db.models import Q, QuerySet, Sum
 
 from metrics import memory
-from metrics.counters import GAP, Buckets, Reading, empty_buckets
+from metrics.codec import CodecError
+from metrics.counters import GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between
 from metrics.increases import (
     BYTES,
     FOREVER,
     Hours,
-    add_cut_hours,
     add_newest,
     bytes_between,
     followed,
     hour_around,
     hours_line,
     limits_of,
+    unrolled_hours,
 )
-from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, day_of, day_start, to_ms
+from metrics.models import (
+    DAY_MS,
+    EPOCH,
+    HOUR_MS,
+    Chunk,
+    Interface,
+    around,
+    day_of,
+    day_start,
+    sums_of_hours,
+    to_ms,
+    unpack_reading,
+)
+from metrics.plain import plain_lines
 from metrics.readings import Log, Waiting
 from metrics.steady import Standing, Standings, standings_of
 
 OF_CHUNKS = (*BYTES, "covered_seconds", "resets")
 OTHERS_OF_HOURS = ("covered_ms", "marks")
+OF_OTHERS = ("interface_id", "start", "days", "last_at", "last_reading", "has_readings", *OF_CHUNKS, "hours")
+TOLD = (*BYTES, "covered_ms")
 SOON_SEALED_MS = 2 * HOUR_MS
 
 Sums = list[int]  # rx and tx, and more than 0 where anything is known
@@ -50,38 +66,71 @@ class _Chunks(NamedTuple):
 
 @dataclass
 class _Other:
-    chunk: Chunk
+    """A chunk, as far as sums need it, and what was told of it before."""
+
+    interface: int
+    start: date
+    days: int
+    last_at: datetime | None
+    last_reading: str
+    has_readings: bool
+    totals: Sequence[int]
+    hours: bytes
     known: dict[tuple[int, int], Sums] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.start_ms = day_start(self.start)
+        self.end_ms = self.start_ms + self.days * DAY_MS
+
+    @property
+    def chunk(self) -> Chunk:
+        """As it is in the database, with nothing but its hours."""
+        return Chunk(interface_id=self.interface, start=self.start, days=self.days, hours=self.hours)
 
     def add_to(self, sums: Sums, since: int, until: int, sealed_until: int) -> None:
         """Add what passed between two whole hours; nothing is sealed past `sealed_until` (ms)."""
-        chunk = self.chunk
-        start, end = max(since, chunk.start_ms), min(until, chunk.end_ms)
+        start, end = max(since, self.start_ms), min(until, self.end_ms)
         if start >= end:
             return
-        of_chunk = [getattr(chunk, name) for name in OF_CHUNKS]
-        if start == chunk.start_ms and (end == chunk.end_ms or sealed_until <= end) and any(of_chunk):
-            _add(sums, of_chunk)
+        if start == self.start_ms and (end == self.end_ms or sealed_until <= end) and any(self.totals):
+            _add(sums, self.totals)
         else:
             sums[:] = map(add, sums, self.between(start, end))
 
     def between(self, start: int, end: int) -> Sums:
         """Return what passed between two whole hours within the chunk."""
         if (start, end) not in self.known:
-            some = slice((start - self.chunk.start_ms) // HOUR_MS, (end - self.chunk.start_ms) // HOUR_MS)
-            rx, tx = (sum(values[some]) for values in self.chunk.get_columns_of_hours(BYTES))
-            is_known = rx + tx > 0 or any(any(of[some]) for of in self.chunk.get_columns_of_hours(OTHERS_OF_HOURS))
+            first, last = ((at - self.start_ms) // HOUR_MS for at in (start, end))
+            try:
+                rx, tx = sums_of_hours(self.hours, BYTES, first, last)
+                is_known = rx + tx > 0 or any(sums_of_hours(self.hours, OTHERS_OF_HOURS, first, last))
+            except CodecError:
+                self.chunk.get_hours()  # it tells which chunk is damaged
+                raise
             self.known[start, end] = [rx, tx, int(is_known)]
         return self.known[start, end]
 
 
-class _Part(NamedTuple):
-    """What is known of one interface: the sums without the final hours that an edge cuts (ms)."""
+@dataclass
+class _Part:
+    """What is known of one interface: the sums without the hours that an edge cuts, of those that are `final`.
+
+    Up to `final` (ms) hours serve, and from `since` on readings do.
+    """
 
     sums: Sums
     hours: Hours
-    cut: list[int]
-    is_told: bool  # all after the final hours is in the sums
+    final: int
+    since: int
+    is_told: bool = False  # all after the final hours is in the sums
+
+    def add(self, chains: Sequence[Chain], edges: Sequence[int]) -> None:
+        """Add what passed between two instants."""
+        if any(chain.marks for chain in chains):
+            bucket = measure(chains, edges, BYTES)
+            _add(self.sums, [bucket.sums["rx_bytes"][0], bucket.sums["tx_bytes"][0], int(bucket.is_known(0))])
+        else:
+            _add(self.sums, [values[0] for values in sums_between(chains, edges, TOLD)])
 
 
 def passed(
@@ -118,70 +167,118 @@ def _passed(
     for interface in interfaces:
         others = chunks.others.get(interface.pk, [])
         hours = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
-        sums = _sums(interface, hours, chunks, instants)
+        final, since = hours.bounds(instants)
+        sums = _sums(interface, final, chunks, instants)
         if sums is None:
             unclear.append(interface)
         else:
-            standing, log = standings.of[interface.server_id], logs.get(interface.server_id)
-            is_told = _add_plain(sums, interface, hours, standing, log, instants)
-            cut = [
-                hour
-                for hour in {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
-                if hour + HOUR_MS <= hours.bounds(instants)[0]
-            ]
-            parts[interface] = _Part(sums, hours, cut, is_told)
+            parts[interface] = _Part(sums, hours, final, since)
+    until_newest = _until_newest(parts, instants, standings)
+    for interface, part in parts.items():
+        standing, log = standings.of[interface.server_id], logs.get(interface.server_id)
+        part.is_told = _add_plain(part, interface, standing, log, instants, until_newest.get(interface.pk))
+    cut = {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
     if most is not None:
-        parts = _foremost(parts, chunks, most)
+        parts = _foremost(parts, chunks, cut, most)
+    _add_cut(parts, cut, instants, sealed)
+    waits = [each for each, part in parts.items() if not part.is_told]
+    totals = {each.pk: _bucket(parts[each].sums) for each in waits}
+    add_newest(totals, waits, {each.pk: parts[each].hours for each in waits}, instants, BYTES, logs, are_thin=True)
     told = {each.pk: (part.sums[0], part.sums[1]) if part.sums[2] else None for each, part in parts.items()}
-    rest = [each for each, part in parts.items() if part.cut or not part.is_told]
-    waits = [each for each in rest if not parts[each].is_told]
-    totals = {each.pk: _bucket(parts[each].sums) for each in rest}
-    hours_of = {each.pk: parts[each].hours for each in rest}
-    add_cut_hours(totals, rest, hours_of, instants, BYTES, sealed)
-    add_newest(totals, waits, hours_of, instants, BYTES, logs, are_thin=True)
     return told | _told(totals), unclear
 
 
-def _foremost(parts: Mapping[Interface, _Part], chunks: _Chunks, count: int) -> dict[Interface, _Part]:
+def _add_cut(
+    parts: Mapping[Interface, _Part], cut: Collection[int], instants: Sequence[int], sealed: Mapping[str, int]
+) -> None:
+    """Add what passed in the final hours that an edge cuts, from their readings."""
+    final = {hour: [each for each, part in parts.items() if hour + HOUR_MS <= part.final] for hour in cut}
+    for hour, of_hour in unrolled_hours(final, BYTES, sealed).items():
+        edges = [max(hour, instants[0]), min(hour + HOUR_MS, instants[1])]
+        for interface in final[hour]:
+            part = parts[interface]
+            if hour < part.hours.kept_from and part.hours.line is not None:
+                part.add([part.hours.line], edges)  # in proportion to time, past their retention
+            else:
+                part.add(of_hour[interface.pk], edges)
+
+
+def _foremost(
+    parts: Mapping[Interface, _Part], chunks: _Chunks, cut: Collection[int], count: int
+) -> dict[Interface, _Part]:
     """Return the parts that may be among the `count` with most bytes, were all of the hours that are cut in them."""
-    least = nlargest(count, (sum(part.sums[:2]) for part in parts.values()))
-    if len(least) < count:
+    if len(parts) <= count:
         return dict(parts)
+    least = nlargest(count, (sum(part.sums[:2]) for part in parts.values()))
     return {
         interface: part
         for interface, part in parts.items()
-        if not part.is_told or _most(interface, part, chunks) >= least[-1]
+        if not part.is_told or _most(interface, part, chunks, cut) >= least[-1]
     }
 
 
-def _most(interface: Interface, part: _Part, chunks: _Chunks) -> int:
+def _most(interface: Interface, part: _Part, chunks: _Chunks, cut: Collection[int]) -> int:
     """Return no less than the bytes that passed, both ways together."""
     sums = list(part.sums)
     for other in chunks.others.get(interface.pk, []):
-        for hour in part.cut:
-            other.add_to(sums, hour, hour + HOUR_MS, FOREVER)
+        for hour in cut:
+            if hour + HOUR_MS <= part.final:
+                other.add_to(sums, hour, hour + HOUR_MS, FOREVER)
     return sums[0] + sums[1]
 
 
+def _until_newest(parts: Mapping[Interface, _Part], instants: Sequence[int], standings: Standings) -> dict[int, Chain]:
+    """Return what is sealed of the hour of the newest sealed reading, where an edge cuts it and it is plain."""
+    lines: dict[int, Chain] = {}
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    keys: dict[int, tuple[object, ...]] = {}
+    for interface, part in parts.items():
+        standing, newest = standings.of[interface.server_id], part.hours.newest
+        since = part.since
+        if newest is not None and standing.since is not None and standing.since <= newest.at and since < newest.at:
+            keys[interface.pk] = ("until newest", interface.pk, since)
+            kept: Chain | None = memory.recall(keys[interface.pk], standing.sealed)
+            if kept is not None:
+                lines[interface.pk] = kept
+            elif since < instants[1] and instants[0] < newest.at:
+                wanted[interface.pk] = [(since, newest.at)]
+    sealed = {interface.pk: standings.of[interface.server_id].sealed for interface in parts}
+    for pk, read in plain_lines(wanted)[0].items():
+        for line in read.values():
+            lines[pk] = line
+            memory.keep(keys[pk], sealed[pk], line, rows=len(line.at))
+    return lines
+
+
 def _add_plain(
-    sums: Sums, interface: Interface, hours: Hours, standing: Standing, log: Log | None, instants: Sequence[int]
+    part: _Part,
+    interface: Interface,
+    standing: Standing,
+    log: Log | None,
+    instants: Sequence[int],
+    until_newest: Chain | None,
 ) -> bool:
     """Add what passed after the hours, if the log goes on plainly from the newest sealed reading; tell whether."""
-    since = hours.bounds(instants)[1]
+    since, newest = part.since, part.hours.newest
     if since >= instants[1]:
         return True
     if log is None or standing.since is None:
         return False
     line = log.readings.get(interface.name, [])
     is_sealed = standing.sealed or interface.sealed_until is not None
-    if hours.newest is not None and standing.since <= hours.newest.at == since:
-        line = [hours.newest, *line]
+    is_known = newest is not None and (newest.at <= max(since, instants[0]) or until_newest is not None)
+    if newest is not None and is_known and standing.since <= newest.at:
+        line = [newest, *line]
     elif is_sealed or sum(reading.at <= standing.since for reading in line) > 1:
         return False  # of one of which nothing was ever sealed, it goes on from the first
+    if until_newest is not None and newest is not None:
+        start, end = max(instants[0], since), min(instants[1], newest.at)
+        if start < end:
+            part.add([until_newest], [start, end])
     if line:
         start, end = max(instants[0], since, line[0].at), min(instants[1], line[-1].at)
         if start < end:
-            sums[:] = map(add, sums, (*map(sub, _counters_at(line, end), _counters_at(line, start)), 1))
+            _add(part.sums, [*map(sub, _counters_at(line, end), _counters_at(line, start)), 1])
     return True
 
 
@@ -200,25 +297,26 @@ def _hours(
     interface: Interface, limit: int, waiting: Waiting | None, others: Sequence[_Other], instants: Sequence[int]
 ) -> Hours:
     """Return up to when the hours of an interface serve, and what is left of those whose readings are gone."""
-    last = others[-1].chunk if others else None
-    newest = followed(last.get_last_reading(), interface, waiting) if last and limit < instants[-1] else None
+    newest = None
+    if others and limit < instants[-1]:
+        newest = followed(unpack_reading(others[-1].last_reading), interface, waiting)
     first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
-    pruned = [other.chunk for other in others if not other.chunk.has_readings]
+    pruned = [other for other in others if not other.has_readings]
     is_cut = any(instant % HOUR_MS for instant in instants)
     kept_from = max((chunk.end_ms for chunk in pruned), default=-FOREVER)
     line = hours_line([other.chunk for other in others], BYTES, (), ()) if pruned and is_cut else None
     return Hours(instants[0], limit, first_waiting, last_waiting, newest, kept_from, line)
 
 
-def _sums(interface: Interface, hours: Hours, chunks: _Chunks, instants: Sequence[int]) -> Sums | None:
+def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[int]) -> Sums | None:
     """Return what the whole hours of the window say; None where the totals of chunks do not tell it."""
     since = -(-instants[0] // HOUR_MS) * HOUR_MS
-    until = min(hours.bounds(instants)[0], instants[1] // HOUR_MS * HOUR_MS)
+    until = min(final, instants[1] // HOUR_MS * HOUR_MS)
     sums = list(chunks.within.get(interface.pk, [0, 0, 0]))
     if interface.pk in chunks.within and (until < chunks.until or not any(sums)):
         return None  # late readings wait for some of these chunks; or no byte and no second, but a gap perhaps
     others = chunks.others.get(interface.pk, [])
-    if others and (interface.sealed_until is None or (others[-1].chunk.last_at or EPOCH) > interface.sealed_until):
+    if others and (interface.sealed_until is None or (others[-1].last_at or EPOCH) > interface.sealed_until):
         return None  # sealed since the window was asked for
     for other in others:
         other.add_to(sums, since, until, to_ms(interface.sealed_until or EPOCH))
@@ -234,8 +332,8 @@ def _chunks_of(interfaces: Sequence[Interface], start: int, end: int, sealed: Ma
     chunks: _Chunks | None = memory.recall(key, revision)
     if chunks is None:
         chunks = _read_chunks(ids, since, first, last)
-        others = [other.chunk for of_interface in chunks.others.values() for other in of_interface]
-        rows = 10 * len(ids) + sum(40 + len(chunk.hours) // 50 for chunk in others)
+        others = [other for of_interface in chunks.others.values() for other in of_interface]
+        rows = 10 * len(ids) + sum(20 + len(other.hours) // 50 for other in others)
         memory.keep(key, revision, chunks, rows=rows)
     return chunks
 
@@ -244,17 +342,20 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
     # What is over for a while is sealed, but for late readings.
     start, end = day_of(first + DAY_MS - 1), day_of(last - SOON_SEALED_MS)
     of_all = Chunk.objects.filter(interface__in=ids)
-    others = of_all.around(since, last).with_hours().defer("readings", "first_at")
     within: dict[int, Sums] = {}
+    others = around(since, last)
     if start < end:
-        days = Q(days=1, start__lt=end) | Q(days=7, start__lte=end - timedelta(days=7))
-        inner = Q(start__gte=start) & days
+        before_end = end - timedelta(days=7)
+        inner = Q(start__gte=start) & (Q(days=1, start__lt=end) | Q(days=7, start__lte=before_end))
         for pk, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
             _add(within.setdefault(pk, [0, 0, 0]), of_chunks)
-        others = others.exclude(inner)
+        # Said for each edge, so that nothing between them is looked at.
+        newest = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
+        others = around(since, day_start(start) - 1) | newest
     by_interface: dict[int, list[_Other]] = defaultdict(list)
-    for chunk in others:
-        by_interface[chunk.interface_id].append(_Other(chunk))
+    rows = of_all.filter(others).order_by("start").with_hours().values_list(*OF_OTHERS)
+    for pk, start_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
+        by_interface[pk].append(_Other(pk, start_day, days, last_at, last_reading, has_readings, totals, hours))
     return _Chunks(within, day_start(end), dict(by_interface))
 
 

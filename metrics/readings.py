@@ -207,8 +207,9 @@ def sealed_readings(
 
 def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]]) -> QuerySet[Chunk]:
     """Return the chunks, without their hours, in which the readings of some windows (ms) lie."""
+    days = {tuple(day_start(day_of(at)) for at in (start - AROUND_MS, end + AROUND_MS)) for start, end in windows}
     of_all = Chunk.objects.filter(interface__in=interfaces).defer("hours").order_by("start")
-    return of_all.filter(reduce(or_, (around(start - AROUND_MS, end + AROUND_MS) for start, end in windows)))
+    return of_all.filter(reduce(or_, (around(*of_window) for of_window in sorted(days))))
 
 
 def _is_around(chunk: Chunk, start: int, end: int) -> bool:

@@ -6,8 +6,9 @@ hour in the log is read from a few rows a server, whatever it holds.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import reduce
 from itertools import accumulate
 from operator import attrgetter, or_
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 from django.db.models import Count, F, Max, Min, Q
 
 from metrics.counters import NO_BOOT, Reading
-from metrics.models import Heartbeat, Interface, from_ms, to_ms
+from metrics.models import EPOCH, Heartbeat, Interface, from_ms, to_ms
 from metrics.readings import Log, Logs, Waiting, reading_of
 from servers.models import Snapshot
 
@@ -50,6 +51,7 @@ class Standings:
     """How some servers stand, asked at once."""
 
     of: dict[str, Standing]
+    names: Mapping[str, Collection[str]]  # of the interfaces that are asked about, by server
     has_all: bool  # the instants' neighbours are looked for, not of the last few alone
     first: int  # of these instants, ms
     version: int  # another one where what passed between the instants may be another
@@ -77,7 +79,8 @@ class Standings:
         for server, of in thin.items():
             # Where some have left the log since, or come late, the rest does not tell.
             if len(others.get(server, [])) == of.others and len(near[server]) == len(wanted[server]):
-                logs[server] = _log(waiting[server], others.get(server, []), near[server], newest.get(server))
+                few = others.get(server, []), near[server], newest.get(server)
+                logs[server] = _log(waiting[server], *few, self.names[server])
         return logs
 
     def _is_thin(self, of: Standing) -> bool:
@@ -88,24 +91,27 @@ class Standings:
 
 def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> Standings:
     """Return how the interfaces' servers stand, to tell what passed between any of the `instants` (ms)."""
-    sealed_until: dict[str, int] = {}
+    newest: dict[str, datetime] = {}
+    names: dict[str, set[str]] = defaultdict(set)
     for interface in interfaces:
-        known = _to_ms(interface.sealed_until) or 0
-        sealed_until[interface.server_id] = max(known, sealed_until.get(interface.server_id, 0))
+        names[interface.server_id].add(interface.name)
+        newest[interface.server_id] = max(interface.sealed_until or EPOCH, newest.get(interface.server_id, EPOCH))
+    sealed_until = {server: to_ms(at) for server, at in newest.items()}
     edges = sorted(set(instants))[-MOST_INSTANTS:]
+    open_edges = [edge for edge in edges if edge > min(sealed_until.values(), default=0)]  # the others are sealed
     standings = dict.fromkeys(sealed_until, Standing(0, None, None, 0, ()))
     version = 0
     for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *around in _ask(
-        sealed_until, edges
+        sealed_until, open_edges
     ):
         waiting = Waiting(to_ms(first), to_ms(last), {oldest_boot, newest_boot}) if first is not None else None
         before_and_after = list(map(_to_ms, around))
-        pairs = zip(edges, before_and_after[::2], before_and_after[1::2], strict=True)
+        pairs = zip(open_edges, before_and_after[::2], before_and_after[1::2], strict=True)
         next_to = tuple((before, after) for edge, before, after in pairs if edge > sealed_until[server])
         standings[server] = Standing(sealed, waiting, _to_ms(since), others, next_to)
         goes_on = None if waiting is None or standings[server].is_behind else revision
         version ^= hash((server, sealed, since, others, next_to, goes_on))
-    return Standings(standings, len(edges) == len(set(instants)), edges[0], version)
+    return Standings(standings, names, len(edges) == len(set(instants)), edges[0], version)
 
 
 def _ask(servers: Collection[str], edges: Sequence[int]) -> Any:
@@ -189,24 +195,29 @@ def _at(wanted: Mapping[str, set[int]]) -> dict[str, list[Heartbeat]]:
     return rows
 
 
-def _log(waiting: Waiting, others: list[Heartbeat], near: list[Heartbeat], newest: Snapshot | None) -> Log:
+def _log(
+    waiting: Waiting,
+    others: list[Heartbeat],
+    near: list[Heartbeat],
+    newest: Snapshot | None,
+    names: Collection[str],
+) -> Log:
     readings: dict[str, list[Reading]] = defaultdict(list)
     for heartbeat in sorted(others, key=attrgetter("collected_at")):
-        for name, reading in heartbeat.unpack():
+        for name, reading in heartbeat.unpack(names):
             readings[name].append(reading)
     for heartbeat in sorted(near, key=attrgetter("collected_at")):
-        for name, reading in heartbeat.unpack():
+        for name, reading in heartbeat.unpack(names):
             readings[name].append(reading._replace(interval=NO_GAP_MS))
     if newest is not None and newest.collected_at not in {heartbeat.collected_at for heartbeat in near}:
-        for name, reading in _readings_of(newest, waiting.last_at).items():
+        for name, reading in _readings_of(newest, waiting.last_at, names):
             readings[name].append(reading)
     return Log(*waiting, dict(readings))
 
 
-def _readings_of(newest: Snapshot, at: int) -> dict[str, Reading]:
+def _readings_of(newest: Snapshot, at: int, names: Collection[str]) -> Iterator[tuple[str, Reading]]:
     boot = newest.boot_id or NO_BOOT
     started = at - round((newest.uptime_seconds or 0) * 1000) if boot != NO_BOOT else 0
-    return {
-        interface["name"]: reading_of(interface, at, boot, started, NO_GAP_MS)
-        for interface in newest.network_interfaces
-    }
+    for interface in newest.network_interfaces:
+        if interface["name"] in names:
+            yield interface["name"], reading_of(interface, at, boot, started, NO_GAP_MS)

@@ -193,10 +193,14 @@ def test_pages_are_for_staff_who_may_see_servers(client, django_user_model, addr
 # The budget of queries
 
 
-@pytest.fixture
-def fleet():
-    """Eleven servers, more than the log is read of as a whole: six days, of which all but this hour is sealed."""
-    now = timezone.now()
+@pytest.fixture(params=[4, 58])
+def fleet(request, monkeypatch):
+    """Eleven servers, more than the log is read of as a whole: six days, of which all but this hour is sealed.
+
+    It is so many minutes past the hour.
+    """
+    now = timezone.now().replace(minute=request.param)
+    monkeypatch.setattr(timezone, "now", lambda: now)
     ages = [*(timedelta(hours=hours) for hours in range(6 * 24, 2, -2)), *(timedelta(minutes=5 * n) for n in range(37))]
     for number in range(11):
         ingest_batch([aged(f"server-{number:02}", now, age) for age in sorted(ages)], may_register=True, now=now)

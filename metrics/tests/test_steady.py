@@ -143,7 +143,9 @@ def unpacked(monkeypatch):
     """The heartbeats that are unpacked."""
     found = []
     unpack = Heartbeat.unpack
-    monkeypatch.setattr(Heartbeat, "unpack", lambda heartbeat: (found.append(heartbeat), unpack(heartbeat))[1])
+    monkeypatch.setattr(
+        Heartbeat, "unpack", lambda heartbeat, wanted=None: (found.append(heartbeat), unpack(heartbeat))[1]
+    )
     return found
 
 
