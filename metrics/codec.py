@@ -169,6 +169,8 @@ class Table:
     def _values(self, index: int, first: int, last: int) -> list[int]:
         kind, planes, start, step, _ = self._columns[index]
         if kind == LINE:
+            if planes and not step:
+                return [start + rest for rest in self._rests_of(index)[first:last]]
             points = _points(start + step * first, step, last - first)
             return list(map(add, self._rests_of(index)[first:last], points) if planes else points)
         rests = self._rests_of(index)

@@ -469,7 +469,8 @@ def unrolled_hours(
         kept = {pk: memory.recall((kind, pk, hour, *counters), revision) for pk, revision in revisions.items()}
         found[hour] = {pk: chains for pk, chains in kept.items() if chains is not None}
         missing[hour] = {pk: revision for pk, revision in revisions.items() if pk not in found[hour]}
-    for hour, read in _read_hours(missing, counters, are_sums=sealed is not None).items():
+    newest = {each.pk: to_ms(each.sealed_until) for final in interfaces.values() for each in final if each.sealed_until}
+    for hour, read in _read_hours(missing, counters, newest if sealed is not None else None).items():
         for pk, chains in read.items():
             found[hour][pk] = chains
             memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=sum(len(of.at) for of in chains))
@@ -477,17 +478,20 @@ def unrolled_hours(
 
 
 def _read_hours(
-    missing: Mapping[int, Collection[int]], counters: Sequence[str], *, are_sums: bool
+    missing: Mapping[int, Collection[int]], counters: Sequence[str], newest: Mapping[int, int] | None
 ) -> dict[int, dict[int, list[Chain]]]:
-    """Return the unrolled readings of interfaces in some hours; where `are_sums`, without peaks and lows."""
+    """Return the unrolled readings of interfaces in some hours.
+
+    Where the `newest` sealed reading of each is given, without peaks and lows.
+    """
     found: dict[int, dict[int, list[Chain]]] = {hour: {} for hour in missing}
     windows: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for hour, of_hour in missing.items():
         for pk in of_hour:
             windows[pk].append((hour, hour + HOUR_MS))
     stored: list[Chunk] = []
-    if are_sums:
-        lines, stored = plain_lines(windows)
+    if newest is not None:
+        lines, stored = plain_lines(windows, newest)
         for pk, of_interface in lines.items():
             for (hour, _), line in of_interface.items():
                 found[hour][pk] = [line]

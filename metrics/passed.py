@@ -243,7 +243,7 @@ def _until_newest(parts: Mapping[Interface, _Part], instants: Sequence[int], sta
             elif since < instants[1] and instants[0] < newest.at:
                 wanted[interface.pk] = [(since, newest.at)]
     sealed = {interface.pk: standings.of[interface.server_id].sealed for interface in parts}
-    for pk, read in plain_lines(wanted)[0].items():
+    for pk, read in plain_lines(wanted, {})[0].items():
         for line in read.values():
             lines[pk] = line
             memory.keep(keys[pk], sealed[pk], line, rows=len(line.at))

@@ -24,11 +24,13 @@ STORED = ("interface_id", "start", "days", "last_reading", "readings")
 Window = tuple[int, int]
 
 
-def plain_lines(wanted: Mapping[int, Collection[Window]]) -> tuple[dict[int, dict[Window, Chain]], list[Chunk]]:
+def plain_lines(
+    wanted: Mapping[int, Collection[Window]], newest: Mapping[int, int]
+) -> tuple[dict[int, dict[Window, Chain]], list[Chunk]]:
     """Return the plain ones of sealed readings in some windows (ms) of some interfaces, by the interface's id.
 
-    Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it. With them
-    come the chunks around the windows of the interfaces that have others.
+    Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it, or to the
+    `newest` sealed one (ms). With them come the chunks around the windows of the interfaces that have others.
     """
     lines: dict[int, dict[Window, Chain]] = {}
     others: list[Chunk] = []
@@ -38,20 +40,20 @@ def plain_lines(wanted: Mapping[int, Collection[Window]]) -> tuple[dict[int, dic
         rows = chunks.values_list(*STORED).iterator(AT_ONCE)
         for pk, group in groupby(rows, itemgetter(0)):
             of_interface = list(group)
-            lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], clocks)
+            lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)
             if len(lines[pk]) < len(wanted[pk]):
                 others.extend(Chunk(**dict(zip(STORED, row, strict=True))) for row in of_interface)
     return lines, others
 
 
 def _plain(
-    chunks: Sequence["_Stored"], windows: Iterable[Window], clocks: dict[Hashable, "_Clock"]
+    chunks: Sequence["_Stored"], windows: Iterable[Window], newest: int | None, clocks: dict[Hashable, "_Clock"]
 ) -> dict[Window, Chain]:
     found: dict[Window, Chain] = {}
     try:
         for start, end in windows:
             near = [each for each in chunks if each.starts <= end + AROUND_MS and start - AROUND_MS < each.ends]
-            if (line := _line(near, start, end, clocks)) is not None:
+            if (line := _line(near, (start, end), newest, clocks)) is not None:
                 found[start, end] = line
     except CodecError:
         return {}  # who unpacks all of it tells which chunk is damaged
@@ -101,23 +103,24 @@ def _clock(table: Table, start: int, end: int) -> _Clock:
     return _Clock(*rows, array("q", at), max(map(sub, at[1:], at), default=0), first >= 0, last < table.rows)
 
 
-def _line(near: Sequence[_Stored], start: int, end: int, clocks: dict[Hashable, _Clock]) -> Chain | None:
+def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: dict[Hashable, _Clock]) -> Chain | None:
     tables: list[Table] = []
     for each in near:
         table, same = each.open()
         if table is None or not table.rows or None in same or same != near[0].open()[1]:
             return None
         tables.append(table)
+    start, end = window
     holder = next((index for index, each in enumerate(near) if each.starts <= start and end <= each.ends), None)
     if holder is None:
         return None
-    key = tables[holder].packed(AT), start, end
+    key = tables[holder].packed(AT), window
     if key not in clocks:
         clocks[key] = _clock(tables[holder], start, end)
     clock = clocks[key]
     before = near[holder - 1].last() if not clock.has_before and holder else None
     after = tables[holder + 1] if not clock.has_after and holder + 1 < len(tables) else None
-    if not (clock.has_before or before) or not (clock.has_after or after):
+    if not (clock.has_before or before) or not (clock.has_after or after or clock.at[-1] == newest):
         return None
     return _chain(_Rows(near[holder], tables[holder], clock, before, after))
 
@@ -154,11 +157,11 @@ class _Rows(NamedTuple):
 def _chain(rows: _Rows) -> Chain | None:
     interval, link, *_ = rows.holder.open()[1]
     at = rows.instants()
-    ends = [at[1] - at[0], at[-1] - at[-2]]
-    if max(rows.clock.longest, *ends) * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
+    longest = max(rows.clock.longest, at[min(1, len(at) - 1)] - at[0], at[-1] - at[max(-2, -len(at))])
+    if longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
     rx, tx = map(rows.steps, BYTES)
-    if any(min(rows.steps(name)) < 0 for name in REQUIRED if not rows.never_falls(name)):
+    if any(min(rows.steps(name), default=0) < 0 for name in REQUIRED if not rows.never_falls(name)):
         return None
     total: dict[str, Sequence[int]] = {
         "rx_bytes": array("q", accumulate(rx, initial=0)),

@@ -55,10 +55,10 @@ def sealed(midnight, eth0):
 def told(midnight, eth0):
     """Return rx, tx and milliseconds between two minutes of the day; None where the columns alone do not tell."""
 
-    def ask(start, end, interface=eth0):
+    def ask(start, end, interface=eth0, newest=None):
         instants = [midnight + round(minute * MINUTE_MS) for minute in (start, end)]
         hour = instants[0] // HOUR_MS * HOUR_MS, instants[0] // HOUR_MS * HOUR_MS + HOUR_MS
-        lines, others = plain_lines({interface.pk: [hour]})
+        lines, others = plain_lines({interface.pk: [hour]}, {interface.pk: newest} if newest else {})
         line = lines.get(interface.pk, {}).get(hour)
         assert (line is None) == bool(others)
         return line and [values[0] for values in sums_between([line], instants, TOLD)]
@@ -82,7 +82,7 @@ def test_hours_at_midnight_have_their_neighbours_in_the_days_beside_them(sealed,
 def test_a_window_close_to_midnight_has_its_neighbours_in_its_own_day(sealed, eth0, midnight, first):
     sealed(range(-24 * 60, 24 * 60), late=300)
     window = midnight + first * MINUTE_MS, midnight + (first + 25) * MINUTE_MS
-    line = plain_lines({eth0.pk: [window]})[0][eth0.pk][window]
+    line = plain_lines({eth0.pk: [window]}, {})[0][eth0.pk][window]
     assert [line.at[0] - window[0], line.at[-1] - window[1]] == [300 - MINUTE_MS, 300]
     assert sums_between([line], window, TOLD) == [[2500], [175], [25 * MINUTE_MS]]
 
@@ -131,6 +131,14 @@ def test_an_hour_that_begins_or_ends_with_no_reading_is_not_plain(sealed, told):
     assert told(NOON + 60, NOON + 120) is None
 
 
+def test_after_the_newest_reading_nothing_passed(sealed, told, midnight):
+    sealed(range(NOON + 31))
+    newest = midnight + (NOON + 30) * MINUTE_MS
+    assert told(NOON + 10, NOON + 60, newest=newest) == [2000, 140, 20 * MINUTE_MS]
+    assert told(NOON + 60, NOON + 120, newest=newest) == [0, 0, 0]
+    assert told(NOON + 10, NOON + 60, newest=newest + 1) is None  # something was sealed since
+
+
 def test_readings_past_their_retention_are_not_there(sealed, told):
     sealed(range(24 * 60))
     Chunk.objects.update(readings=None)
@@ -152,7 +160,7 @@ def test_interfaces_that_are_read_at_the_same_or_other_instants_have_their_own_b
     sealed(range(0, 24 * 60, 2), others[1])
     hour = to_ms(Chunk.objects.first().last_at) // DAY_MS * DAY_MS + NOON * MINUTE_MS
     window = hour, hour + HOUR_MS
-    lines, _ = plain_lines({each.pk: [window] for each in (eth0, *others)})
+    lines, _ = plain_lines({each.pk: [window] for each in (eth0, *others)}, {})
     of_each = [
         sums_between([lines[each.pk][window]], [hour + 90_000, hour + 150_000], TOLD) for each in (eth0, *others)
     ]
@@ -174,7 +182,7 @@ def test_parts_are_what_counters_say_at_their_edges(eth0, midnight, steps, cuts)
     rows = {name: [0] * len(at) for name in COLUMNS} | {"at": at, "interval": [MINUTE_MS] * len(at)}
     seal.add({eth0: {**rows, "rx_bytes": counted}}, day_of(midnight))
     hour = midnight + HOUR_MS
-    lines, others = plain_lines({eth0.pk: [(hour, hour + HOUR_MS)]})
+    lines, others = plain_lines({eth0.pk: [(hour, hour + HOUR_MS)]}, {})
     if at[-1] < hour + HOUR_MS:
         assert others
         return
