@@ -43,7 +43,7 @@ SPARKLINE_PERIODS = {
     "12m": timedelta(days=365),
 }
 SPARKLINE_POINTS = 60
-FLEET_RANKS = 1000
+RANKS = (100, 1000)  # that are looked for at once: the fewer, the less is read of those that passed little
 WORDS = [[word for mark, word in MARKS.items() if marks & mark] for marks in range(2 ** len(MARKS))]
 
 Key = TypeVar("Key", bound=Hashable)
@@ -264,11 +264,13 @@ def usage(
 def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10) -> list[TopRow]:
     """Return the interfaces of all servers that passed most bytes, both ways together, from `start` to `end`."""
     # Between two heartbeats nothing is known past the newest, so that every end from now on is the same.
-    key = ("top", start, end if end < now else None)
+    most = next((ranks for ranks in RANKS if limit <= ranks), RANKS[-1])
+    key = ("top", start, end if end < now else None, most)
     revision = Snapshot.objects.aggregate(fleet=Sum("revision"))["fleet"]
     ranking: list[TopRow] | None = memory.recall(key, revision)
     if ranking is None:
-        ranking = top(list(Interface.objects.with_revision()), start, end, limit=FLEET_RANKS)
+        interfaces = list(Interface.objects.with_revision().only("server_id", "name", "sealed_until"))
+        ranking = top(interfaces, start, end, limit=most)
         memory.keep(key, revision, ranking)
     return ranking[:limit]
 

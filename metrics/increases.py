@@ -473,8 +473,13 @@ def unrolled_hours(
     for hour, read in _read_hours(missing, counters, newest if sealed is not None else None).items():
         for pk, chains in read.items():
             found[hour][pk] = chains
-            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=sum(len(of.at) for of in chains))
+            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=sum(map(room_of, chains)))
     return found
+
+
+def room_of(chain: Chain) -> int:
+    """Return how many rows of memory a chain takes: one without rates shares its instants with those of its server."""
+    return len(chain.at) if chain.peaks else len(chain.at) // 5
 
 
 def _read_hours(

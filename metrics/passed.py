@@ -28,6 +28,7 @@ from metrics.increases import (
     hour_around,
     hours_line,
     limits_of,
+    room_of,
     unrolled_hours,
 )
 from metrics.models import (
@@ -246,7 +247,7 @@ def _until_newest(parts: Mapping[Interface, _Part], instants: Sequence[int], sta
     for pk, read in plain_lines(wanted, {})[0].items():
         for line in read.values():
             lines[pk] = line
-            memory.keep(keys[pk], sealed[pk], line, rows=len(line.at))
+            memory.keep(keys[pk], sealed[pk], line, rows=room_of(line))
     return lines
 
 
