@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from cachetools import LRUCache
 
-ROWS = 500_000  # of readings and of hours; each takes some 50 bytes
+ROWS = 1_000_000  # of readings and hours; each takes some 50 bytes
 _LEAST_ROWS = 50  # what an entry without readings takes all the same
 
 
