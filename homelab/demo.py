@@ -65,12 +65,24 @@ def build(*, servers: int, interfaces: int, days: int, now: datetime, out: TextI
     Returns the number of readings. The same arguments give the same traffic. A server that exists is left alone.
     """
     fleet = [name for name in (_name(index) for index in range(servers)) if not Server.objects.filter(id=name).exists()]
-    total = 0
-    with tqdm(total=len(fleet) * days, unit="day", desc="Writing history", file=out, disable=out is None) as progress:
+    total, to_do = 0, len(fleet) * _days_to_seal(now, days)
+    with tqdm(total=to_do, unit="day", desc="Writing history", file=out, disable=out is None) as progress:
         for name in fleet:
             total += build_server(name, interfaces=interfaces, days=days, now=now, progress=progress)
     seal.merge(now=now)
     return total
+
+
+def _days_to_seal(now: datetime, days: int) -> int:
+    """Return in how many UTC days the readings lie that are sealed right away."""
+    first, end = -(-to_ms(now - timedelta(days=days)) // MINUTE_MS) * MINUTE_MS, _reported_from(now, days)
+    return (day_of(end - 1) - day_of(first)).days + 1 if first < end else 0
+
+
+def _reported_from(now: datetime, days: int) -> int:
+    """Return from when on readings are reported to the hub: it seals the last whole hour, and the log goes on."""
+    hour = to_ms(now) // HOUR_MS * HOUR_MS
+    return min(hour, max(to_ms(now - timedelta(days=days)), hour - HOUR_MS))
 
 
 def _name(index: int) -> str:
@@ -103,9 +115,7 @@ def build_server(
     ]  # fmt: skip
     outage = reboot + chance.randrange(-DAY_MS, DAY_MS), chance.randrange(20, 200) * MINUTE_MS
     written = 0
-    hour = to_ms(now) // HOUR_MS * HOUR_MS
-    # The hour before this one is sealed as a hub does it, so that what waits in the log goes on from there.
-    reported_from = to_ms(started) if in_log else min(hour, max(to_ms(started), hour - HOUR_MS))
+    reported_from = to_ms(started) if in_log else _reported_from(now, days)
     for day, instants in _days(to_ms(started), reported_from, outage, chance):
         boot = [boots[instant >= reboot] for instant in instants]
         with transaction.atomic():

@@ -1,6 +1,8 @@
 """A demo fleet is as if the hub had been there."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 
 import pytest
 
@@ -49,3 +51,11 @@ def test_a_machine_is_not_up_before_it_started(days):
     demo.build(servers=12, interfaces=1, days=days, now=NOW)
     assert Heartbeat.objects.exists()
     assert not Heartbeat.objects.filter(uptime_ms__lt=0).exists()
+
+
+@pytest.mark.parametrize("minutes", [-390, -300, 0])  # midnight, half past one, half past six
+def test_the_progress_ends_at_its_end(minutes):
+    shown = StringIO()
+    demo.build(servers=1, interfaces=1, days=2, now=NOW + timedelta(minutes=minutes), out=shown)
+    assert re.search(r"100%\|\S+\| (\d+)/\1 ", shown.getvalue())
+    assert "day [" not in shown.getvalue()
