@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NamedTuple, TypedDict, TypeVar
 from zoneinfo import ZoneInfo
 
-from django.db.models import Count, Max, Min, Q, Sum
+from django.db.models import Count, F, Max, Min, Q, Sum
 
 from metrics import memory
 from metrics.counters import (
@@ -266,7 +266,7 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
     # Between two heartbeats nothing is known past the newest, so that every end from now on is the same.
     most = next((ranks for ranks in RANKS if limit <= ranks), RANKS[-1])
     key = ("top", start, end if end < now else None, most)
-    revision = Snapshot.objects.aggregate(fleet=Sum("revision"))["fleet"]
+    revision = Snapshot.objects.aggregate(fleet=Sum(F("revision") + F("sealed_revision")))["fleet"]
     ranking: list[TopRow] | None = memory.recall(key, revision)
     if ranking is None:
         interfaces = list(Interface.objects.with_revision().only("server_id", "name", "sealed_until"))

@@ -1,10 +1,10 @@
 """What was read once, kept while it stays true: unrolled readings and hours of the interfaces last asked about.
 
 A page asks the same again and again, and between two heartbeats of a server nothing about it changes. Every heartbeat
-counts up its server's `Snapshot.revision` in its own transaction, so whatever was read at the same revision is still
-right, whichever process wrote since. Sealing moves readings without changing an answer, and needs no new revision.
-What was read of chunks alone stays right for longer, until `Snapshot.sealed_revision` counts up. That is to be read
-with what waits in the log, or after it: what is sealed in between would be in neither. A ranking stays right while
+counts up its server's `Snapshot.revision` in its own transaction, and whatever is sealed, merged or pruned its
+`Snapshot.sealed_revision`: what was read while neither has changed is still right, whichever process wrote since.
+What was read of chunks alone stays right for longer, until `sealed_revision` counts up. That is to be read with what
+waits in the log, or after it: what is sealed in between would be in neither. A ranking stays right while
 `Standings.version` is the same, which heartbeats that go on plainly after its window do not change.
 """
 

@@ -77,8 +77,12 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
         return self.filter(_is_of(*kinds))
 
     def with_revision(self) -> "InterfaceQuerySet":
-        """With the `revision` of their server: what was read of them is remembered while it stays the same."""
-        return self.annotate(revision=F("server__snapshot__revision"))
+        """With the `revision` of their server: what was read of them is remembered while it stays the same.
+
+        It counts what was stored and what was sealed; `sealed_revision`, that alone.
+        """
+        sealed = F("server__snapshot__sealed_revision")
+        return self.annotate(revision=F("server__snapshot__revision") + sealed, sealed_revision=sealed)
 
     def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
         """Links of containers that went before then: each start of a container makes a new one."""
@@ -112,7 +116,8 @@ class Interface(models.Model):
     sealed_until = models.DateTimeField(null=True, editable=False, help_text="Its newest sealed reading.")
 
     objects = InterfaceQuerySet.as_manager()
-    revision: int | None = None  # annotated by with_revision()
+    revision: int | None = None  # annotated by with_revision(), as the next
+    sealed_revision: int | None = None
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["server", "name"], name="one_row_per_interface")]

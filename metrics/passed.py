@@ -13,7 +13,7 @@ from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
 
 from django.db import OperationalError
-from django.db.models import Q, QuerySet, Sum
+from django.db.models import Max, Min, Q, QuerySet, Sum
 
 from metrics import memory
 from metrics.codec import CodecError
@@ -170,7 +170,8 @@ def _passed(
         hours = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
         final, since = hours.bounds(instants)
         sums = _sums(interface, final, chunks, instants)
-        if sums is None:
+        is_as_read = interface.sealed_revision in (None, sealed[interface.server_id])
+        if sums is None or not is_as_read:
             unclear.append(interface)
         else:
             parts[interface] = _Part(sums, hours, final, since)
@@ -344,28 +345,38 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
     start, end = day_of(first + DAY_MS - 1), day_of(last - SOON_SEALED_MS)
     of_all = Chunk.objects.filter(interface__in=ids)
     within: dict[int, Sums] = {}
+    spans: dict[int, tuple[date, date]] = {}
     others = around(since, last)
     if start < end:
         before_end = end - timedelta(days=7)
         inner = Q(start__gte=start) & (Q(days=1, start__lt=end) | Q(days=7, start__lte=before_end))
-        for pk, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
+        for pk, oldest, newest, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
             _add(within.setdefault(pk, [0, 0, 0]), of_chunks)
+            before = spans.get(pk, (oldest, newest))
+            spans[pk] = min(oldest, before[0]), max(newest, before[1])
         # Said for each edge, so that nothing between them is looked at.
-        newest = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
-        others = around(since, day_start(start) - 1) | newest
+        at_end = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
+        others = around(since, day_start(start) - 1) | at_end
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     rows = of_all.filter(others).order_by("start").with_hours().values_list(*OF_OTHERS)
-    for pk, start_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
-        by_interface[pk].append(_Other(pk, start_day, days, last_at, last_reading, has_readings, totals, hours))
+    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
+        oldest, newest = spans.get(pk, (date.max, date.max))
+        if first_day <= newest and first_day + timedelta(days=days) > oldest:
+            return _read_chunks(ids, since, first, last)  # its days were summed, and have become a week since
+        by_interface[pk].append(_Other(pk, first_day, days, last_at, last_reading, has_readings, totals, hours))
     return _Chunks(within, day_start(end), dict(by_interface))
 
 
 def _sums_of_each(chunks: QuerySet[Chunk]) -> list[Any]:
-    """Return the sums of the chunks by interface; or each chunk's own, where that is more than SQLite adds."""
+    """Return where the chunks of each interface begin, and their sums; or those of each chunk, as SQLite adds less."""
     try:
-        return list(chunks.values_list("interface_id").annotate(*map(Sum, OF_CHUNKS)))
+        return list(
+            chunks.values_list("interface_id").annotate(
+                oldest=Min("start"), newest=Max("start"), **{f"all_{name}": Sum(name) for name in OF_CHUNKS}
+            )
+        )
     except OperationalError:
-        return list(chunks.values_list("interface_id", *OF_CHUNKS))
+        return list(chunks.values_list("interface_id", "start", "start", *OF_CHUNKS))
 
 
 def _add(sums: Sums, of_chunks: Sequence[int]) -> None:

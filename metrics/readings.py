@@ -10,7 +10,7 @@ from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
 
-from django.db.models import Max, Min, OuterRef, Q, QuerySet
+from django.db.models import F, Max, Min, OuterRef, Q, QuerySet
 
 from metrics import memory
 from metrics.counters import (
@@ -26,7 +26,7 @@ from metrics.counters import (
     join,
     order,
 )
-from metrics.models import Chunk, Heartbeat, Interface, around, day_of, day_start, from_ms, to_ms, week_of
+from metrics.models import EPOCH, Chunk, Heartbeat, Interface, around, day_of, day_start, from_ms, to_ms, week_of
 
 Columns = dict[str, list[int]]
 
@@ -189,7 +189,12 @@ def sealed_readings(
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
-    stored = chunks_around(interfaces, [(start, end)]) if stored is None else stored
+    if stored is None:
+        stored = chunks_around(interfaces, [(start, end)])
+        if silent:
+            stored = stored.annotate(newest=F("interface__sealed_until"))
+            sealed_since = {each.interface_id for each in stored if (each.newest or EPOCH) >= from_ms(end)}
+            silent = set(silent) - sealed_since
     for chunk in [*stored, *changed]:
         if chunk.interface_id in by_interface and _is_around(chunk, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
@@ -368,8 +373,12 @@ def newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
     until = {interface.pk: interface.sealed_until for interface in interfaces}
     days = {at.date() for at in until.values() if at is not None}
     holding = Chunk.objects.filter(interface__in=until, start__in={*days, *map(week_of, days)}, count__gt=0).order_by()
-    lasts = holding.values_list("interface_id", "last_at", "last_reading")
-    return {interface: Reading(*json.loads(last)) for interface, at, last in lasts if last and at == until[interface]}
+    lasts = holding.values_list("interface_id", "last_at", "last_reading", "interface__sealed_until")
+    return {
+        interface: Reading(*json.loads(last))
+        for interface, at, last, now_until in lasts
+        if last and at == until[interface] == now_until
+    }
 
 
 def _is_alone(newest: Reading, logged: list[Reading]) -> bool:

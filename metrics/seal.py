@@ -145,6 +145,10 @@ def _past(now: datetime, days: int) -> date:
     return (now - timedelta(days=days + 7)).date()
 
 
+def _count_up(server_id: str) -> None:
+    Snapshot.objects.filter(server=server_id).update(sealed_revision=F("sealed_revision") + 1)
+
+
 def _horizon(now: datetime) -> datetime:
     """Return the end of the last completed hour."""
     return from_ms(to_ms(now) // HOUR_MS * HOUR_MS)
@@ -162,7 +166,7 @@ def _seal_a_part(server_id: str, horizon: datetime) -> int:
     oldest = log.first()
     if oldest is None:
         return 0
-    Snapshot.objects.filter(server=server_id).update(sealed_revision=F("sealed_revision") + 1)
+    _count_up(server_id)
     day = oldest.collected_at.date()
     part = _hours_of(log.filter(collected_at__lt=from_ms(day_start(day) + DAY_MS)))
     readings: dict[str, list[Reading]] = defaultdict(list)
@@ -271,6 +275,7 @@ def _merge_a_week(server_id: str, interface: int, week: date) -> int:
     parts = list(Chunk.objects.filter(interface=interface, start__range=(week, week + timedelta(days=6))))
     if all(part.days == 7 for part in parts):
         return 0
+    _count_up(server_id)
     whole = Chunk(interface_id=interface, start=week, days=7)
     whole.set_readings(join(*(part.get_readings() for part in parts)))
     if any(part.readings is None for part in parts):

@@ -11,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from metrics.counters import COUNTERS, UNKNOWN
 from metrics.increases import increases
 from metrics.models import Chunk, Interface, to_ms
+from metrics.readings import FEW_SERVERS
 from metrics.seal import merge, prune, seal, tick
 from servers.models import Server
 
@@ -317,3 +318,39 @@ def test_a_server_that_is_deleted_and_comes_again_is_not_taken_for_the_one_befor
     count(0, rx_bytes=0)
     count(60, rx_bytes=7)
     assert remembered(0, 60) == [7]
+
+
+def test_a_new_day_that_is_sealed_since_the_interfaces_were_read_leaves_no_hole(count, now):
+    midnight = 17 * HOUR + HOUR // 2
+    count(*range(midnight - HOUR, midnight, 60))
+    seal("nas", now=now + timedelta(seconds=midnight))
+    for second in range(0, 62 * MINUTE, 60):
+        count(midnight + second, rx_bytes=10**6 + midnight + second * second // 60)
+    interfaces = list(Interface.objects.with_revision())
+    seal("nas", now=now + timedelta(seconds=midnight + HOUR))
+    window = [to_ms(now) + 1000 * (midnight + minute * MINUTE) for minute in (20, 30)]
+    for known in (interfaces, list(Interface.objects.with_revision())):
+        (buckets,) = increases(known, window).values()
+        assert buckets.sums["rx_bytes"] == [(30 * 30 - 20 * 20) * 60]
+
+
+def test_hours_of_many_servers_are_not_kept_over_a_seal(store, interface, now):
+    def count(*minutes):
+        for minute in minutes:
+            for number in range(FEW_SERVERS + 1):
+                reading = interface(rx_bytes=60 * minute)
+                store(minute * MINUTE, server_id=f"pi-{number}", network_interfaces=[reading])
+
+    def ask(start, end):
+        window = [to_ms(now) + 1000 * MINUTE * minute for minute in (start, end)]
+        return {
+            buckets.sums["rx_bytes"][0]
+            for buckets in increases(list(Interface.objects.with_revision()), window).values()
+        }
+
+    count(*range(60))
+    tick(now=now + timedelta(hours=1))
+    count(*range(60, 120))
+    assert ask(-210, -30) == {0}
+    tick(now=now + timedelta(hours=2))
+    assert ask(-30, 150) == {119 * 60}

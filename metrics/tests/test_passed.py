@@ -1,12 +1,13 @@
 """What is remembered of a fleet's chunks is not used past its time. That it is exact, test_exactness.py tells."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from metrics import passed as passed_module
 from metrics import seal
 from metrics.ingest import Report, ingest_batch
-from metrics.models import Interface, to_ms
+from metrics.models import Chunk, Interface, to_ms
 from metrics.passed import passed
 from servers.models import Snapshot
 
@@ -73,3 +74,62 @@ def test_what_was_sealed_before_that_was_counted_is_gone_on_from(now, report):
     Snapshot.objects.update(sealed_revision=0, steady_since=Interface.objects.earliest("sealed_until").sealed_until)
     window = to_ms(now - timedelta(minutes=45)), to_ms(now)
     assert bytes_of(list(Interface.objects.with_revision()), window) == {45 * 60}
+
+
+@pytest.fixture
+def hourly(interface):
+    """Have a server count a byte a second, reported each hour; return its interface, and windows in hours of it."""
+    monday = datetime(2026, 3, 2, tzinfo=UTC)
+
+    class Hourly:
+        def report(self, hours, more=0):
+            for hour in hours:
+                at = monday + timedelta(hours=hour)
+                counted = interface(rx_bytes=10**6 + 3600 * hour + more, tx_bytes=0)
+                times = {"uptime": 10**6 + 3600.0 * hour, "sent_uptime": 10**6 + 3600.0 * hour, "interval": 3600}
+                report = Report("nas", "any", at, boot_id="one", network_interfaces=[counted], **times)
+                ingest_batch([report], may_register=True, now=at)
+
+        def seal(self, hour):
+            seal.seal("nas", now=monday + timedelta(hours=hour))
+
+        def merge(self, hour):
+            assert seal.merge(now=monday + timedelta(hours=hour))
+
+        def interfaces(self):
+            return list(Interface.objects.with_revision())
+
+        def window(self, start, end):
+            return to_ms(monday + timedelta(hours=start)), to_ms(monday + timedelta(hours=end))
+
+    return Hourly()
+
+
+@pytest.mark.parametrize("window", [(60, 192), (24, 192), (0, 96), (0, 24 * 15), (60, 24 * 9)])
+def test_a_week_that_is_merged_while_it_is_asked_for_counts_once(hourly, window, monkeypatch):
+    hourly.report(range(24 * 15 + 1))
+    hourly.seal(24 * 16)
+    start, end = window
+    sums = passed_module._sums_of_each
+
+    def merged_after(chunks):
+        found = sums(chunks)
+        monkeypatch.setattr(passed_module, "_sums_of_each", sums)
+        hourly.merge(24 * 17)
+        return found
+
+    monkeypatch.setattr(passed_module, "_sums_of_each", merged_after)
+    for _ in range(2):
+        assert bytes_of(hourly.interfaces(), hourly.window(start, end)) == {3600 * (end - start)}
+    assert Chunk.objects.filter(days=7).count() == 2
+
+
+def test_a_day_that_is_sealed_since_the_interfaces_were_read_leaves_no_hole(hourly):
+    hourly.report([0, 1])
+    hourly.seal(3)
+    hourly.report([72, 73])
+    hourly.report([74], more=10**9)
+    interfaces = hourly.interfaces()
+    hourly.seal(74)
+    for known in (interfaces, hourly.interfaces()):
+        assert bytes_of(known, hourly.window(0.5, 48)) == {round(47.5 * 3600)}
