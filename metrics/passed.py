@@ -350,30 +350,33 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
     if start < end:
         before_end = end - timedelta(days=7)
         inner = Q(start__gte=start) & (Q(days=1, start__lt=end) | Q(days=7, start__lte=before_end))
-        for pk, oldest, newest, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
+        for pk, first_day, last_day, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
             _add(within.setdefault(pk, [0, 0, 0]), of_chunks)
-            before = spans.get(pk, (oldest, newest))
-            spans[pk] = min(oldest, before[0]), max(newest, before[1])
+            if first_day is not None:
+                before = spans.get(pk, (first_day, last_day))
+                spans[pk] = min(first_day, before[0]), max(last_day, before[1])
         # Said for each edge, so that nothing between them is looked at.
         at_end = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
         others = around(since, day_start(start) - 1) | at_end
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     rows = of_all.filter(others).order_by("start").with_hours().values_list(*OF_OTHERS)
     for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
-        oldest, newest = spans.get(pk, (date.max, date.max))
-        if first_day <= newest and first_day + timedelta(days=days) > oldest:
+        summed_from, summed_to = spans.get(pk, (date.max, date.min))
+        if first_day <= summed_to and first_day + timedelta(days=days) > summed_from:
             return _read_chunks(ids, since, first, last)  # its days were summed, and have become a week since
         by_interface[pk].append(_Other(pk, first_day, days, last_at, last_reading, has_readings, totals, hours))
     return _Chunks(within, day_start(end), dict(by_interface))
 
 
 def _sums_of_each(chunks: QuerySet[Chunk]) -> list[Any]:
-    """Return where the chunks of each interface begin, and their sums; or those of each chunk, as SQLite adds less."""
+    """Return the first and last day that is a chunk of its own, and the sums of all chunks, by interface.
+
+    Where that is more than SQLite adds, those of each chunk.
+    """
+    days = {"first_day": Min("start", filter=Q(days=1)), "last_day": Max("start", filter=Q(days=1))}
     try:
         return list(
-            chunks.values_list("interface_id").annotate(
-                oldest=Min("start"), newest=Max("start"), **{f"all_{name}": Sum(name) for name in OF_CHUNKS}
-            )
+            chunks.values_list("interface_id").annotate(**days, **{f"all_{name}": Sum(name) for name in OF_CHUNKS})
         )
     except OperationalError:
         return list(chunks.values_list("interface_id", "start", "start", *OF_CHUNKS))
