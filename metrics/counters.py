@@ -19,6 +19,7 @@ COUNTERS = (
     "rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped",
 )  # fmt: skip
 REQUIRED = COUNTERS[:4]  # every reading has these, and they alone decide the marks
+BYTES = REQUIRED[:2]
 CONTEXT = ("at", "boot", "started", "interval", "link", "ifindex", "speed")
 COLUMNS = CONTEXT + COUNTERS
 
@@ -209,10 +210,6 @@ class Buckets(NamedTuple):
     lows: dict[str, list[int]]
     marks: list[int]
 
-    def column(self, name: str) -> list[int]:
-        """Return the sums, the peaks or the lows of this name, or the `marks`."""
-        return {**self.sums, **self.peaks, **self.lows, "marks": self.marks}[name]
-
     def is_known(self, index: int) -> bool:
         return self.sums["covered_ms"][index] > 0 or self.marks[index] > 0
 
@@ -336,7 +333,7 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
         clean = list(elapsed)
         for index in unclean:
             clean[index] = 0
-        for name, increased in zip(TOTALS[:2], REQUIRED[:2], strict=True):
+        for name, increased in zip(TOTALS[:2], BYTES, strict=True):
             uncovered = [0] * len(elapsed)
             for index in unclean:
                 uncovered[index] = increases[increased][index]
@@ -350,7 +347,7 @@ def _chain(readings: Columns, wanted: Sequence[str]) -> Chain:
             UNKNOWN,
             *(passed * 1000 // span if span else UNKNOWN for passed, span in zip(increases[name], clean, strict=True)),
         ]
-        for name in REQUIRED[:2]
+        for name in BYTES
     ]
     return Chain(
         at=at,
@@ -389,7 +386,7 @@ def _irregular(readings: Columns, elapsed: list[int], increases: dict[str, list[
             if duration * 10 > GAP_INTERVALS_TENTHS * max(intervals[index], intervals[index + 1])
         )
     if max(speeds) > 0:
-        for name in REQUIRED[:2]:
+        for name in BYTES:
             if max(increases[name]) > _capacity(min(speeds), min(elapsed)):
                 found.update(
                     index

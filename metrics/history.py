@@ -13,6 +13,7 @@ from django.db.models import Count, F, Max, Min, Q, Sum
 
 from metrics import memory
 from metrics.counters import (
+    BYTES,
     COUNTERS,
     MARKS,
     REQUIRED,
@@ -24,7 +25,7 @@ from metrics.counters import (
     empty_buckets,
     rate,
 )
-from metrics.increases import BYTES, bytes_between, final_until, increases, unrolled
+from metrics.increases import bytes_between, final_until, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile

@@ -15,6 +15,7 @@ from django.db.models import Max, Min
 
 from metrics import memory
 from metrics.counters import (
+    BYTES,
     COUNTERS,
     LOWS,
     PEAKS,
@@ -37,7 +38,6 @@ from metrics.steady import Standings, standings_of
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
-BYTES = REQUIRED[:2]
 ALONE = 1  # server whose log is read as a whole: its charts need it, too
 
 
@@ -363,7 +363,7 @@ def _compact(chain: Chain) -> Chain:
     compacted = {id(values): _compacted(values) for values in (chain.at, *chain.total.values(), *chain.peaks.values())}
     return chain._replace(
         at=compacted[id(chain.at)],
-        counters={name: _compacted(chain.counters[name]) for name in REQUIRED[:2]},
+        counters={name: _compacted(chain.counters[name]) for name in BYTES},
         total={name: compacted[id(values)] for name, values in chain.total.items()},
         peaks={name: compacted[id(values)] for name, values in chain.peaks.items()},
         lows={name: compacted[id(values)] for name, values in chain.lows.items()},

@@ -17,9 +17,8 @@ from django.db.models import Max, Min, Q, QuerySet, Sum
 
 from metrics import memory
 from metrics.codec import CodecError
-from metrics.counters import GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between
+from metrics.counters import BYTES, GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between
 from metrics.increases import (
-    BYTES,
     FOREVER,
     Hours,
     add_newest,

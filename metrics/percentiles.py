@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from django.db.models import Q
 
 from metrics import memory
-from metrics.counters import SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
-from metrics.increases import BYTES, FOREVER, final_until
+from metrics.counters import BYTES, SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
+from metrics.increases import FOREVER, final_until
 from metrics.models import DAY_MS, Chunk, Interface, day_start
 from metrics.readings import readings
 

@@ -10,12 +10,11 @@ from operator import itemgetter, sub
 from typing import Any, NamedTuple
 
 from metrics.codec import CodecError, Table
-from metrics.counters import GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
+from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
 from metrics.models import DAY_MS, READING_COLUMNS, Chunk, day_start, unpack_reading
-from metrics.readings import AROUND_MS, chunks_around
+from metrics.readings import chunks_around, is_around
 
 AT_ONCE = 200  # chunks that are held
-BYTES = REQUIRED[:2]
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
@@ -52,7 +51,7 @@ def _plain(
     found: dict[Window, Chain] = {}
     try:
         for start, end in windows:
-            near = [each for each in chunks if each.starts <= end + AROUND_MS and start - AROUND_MS < each.ends]
+            near = [each for each in chunks if is_around(each.starts, each.ends, start, end)]
             if (line := _line(near, (start, end), newest, clocks)) is not None:
                 found[start, end] = line
     except CodecError:

@@ -1,6 +1,5 @@
 """The readings of any window, with a neighbour on each side: out of the log, and out of the chunks."""
 
-import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -26,7 +25,19 @@ from metrics.counters import (
     join,
     order,
 )
-from metrics.models import EPOCH, Chunk, Heartbeat, Interface, around, day_of, day_start, from_ms, to_ms, week_of
+from metrics.models import (
+    EPOCH,
+    Chunk,
+    Heartbeat,
+    Interface,
+    around,
+    day_of,
+    day_start,
+    from_ms,
+    to_ms,
+    unpack_reading,
+    week_of,
+)
 
 Columns = dict[str, list[int]]
 
@@ -196,7 +207,7 @@ def sealed_readings(
             sealed_since = {each.interface_id for each in stored if (each.newest or EPOCH) >= from_ms(end)}
             silent = set(silent) - sealed_since
     for chunk in [*stored, *changed]:
-        if chunk.interface_id in by_interface and _is_around(chunk, start, end):
+        if chunk.interface_id in by_interface and is_around(chunk.start_ms, chunk.end_ms, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
     found = {
         interface: join(*(_kept(chunks[day], names) for day in sorted(chunks)), names=names)
@@ -217,8 +228,9 @@ def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]
     return of_all.filter(reduce(or_, (around(*of_window) for of_window in sorted(days))))
 
 
-def _is_around(chunk: Chunk, start: int, end: int) -> bool:
-    return chunk.start <= day_of(end + AROUND_MS) and chunk.end_ms > day_start(day_of(start - AROUND_MS))
+def is_around(starts: int, ends: int, start: int, end: int) -> bool:
+    """Tell whether a chunk, whose days are from `starts` to `ends`, is one of those around a window (all ms)."""
+    return starts <= end + AROUND_MS and start - AROUND_MS < ends
 
 
 def _with_earlier_boots(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
@@ -375,9 +387,9 @@ def newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
     holding = Chunk.objects.filter(interface__in=until, start__in={*days, *map(week_of, days)}, count__gt=0).order_by()
     lasts = holding.values_list("interface_id", "last_at", "last_reading", "interface__sealed_until")
     return {
-        interface: Reading(*json.loads(last))
+        interface: newest
         for interface, at, last, now_until in lasts
-        if last and at == until[interface] == now_until
+        if at == until[interface] == now_until and (newest := unpack_reading(last)) is not None
     }
 
 
