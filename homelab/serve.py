@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,6 +40,7 @@ from homelab.nightly import nightly
 from homelab.sqlite3 import ballast
 from homelab.sqlite3.base import close_all
 from homelab.tick import tick
+from metrics import pages
 from servers.models import ApiKey, KeyKind, Server
 
 logger = logging.getLogger(__name__)
@@ -137,7 +139,7 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
         ) from error
     _allow_files()
     stop = threading.Event()
-    jobs = [_every(EVERY_SECONDS, _tick, stop)] if with_tick else []
+    jobs = [_every(EVERY_SECONDS, _tick_job(), stop)] if with_tick else []
     if with_tick:  # in a thread of its own: a slow disk stops no sealing; and nobody waits for it at the end
         _every(EVERY_SECONDS, _back_up, stop)
     if with_agent:
@@ -168,15 +170,39 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _tick(stop: threading.Event) -> None:
+def _tick_job() -> Callable[[threading.Event], None]:
+    """Return a job that does a tick and, at its first time and once another hour is sealed, reads ahead."""
+    ahead_of: datetime | None = None
+
+    def job(stop: threading.Event) -> None:
+        nonlocal ahead_of
+        now = timezone.now()
+        hour = now.replace(minute=0, second=0, microsecond=0)
+        try:
+            _tick(now)
+            if hour != ahead_of:
+                ahead_of = hour
+                _read_ahead(now)
+        finally:
+            connections.close_all()
+
+    return job
+
+
+def _tick(now: datetime) -> None:
     try:
-        tick(now=timezone.now())
+        tick(now=now)
         ballast.keep()
     except Exception:
         # The next tick does what this one could not; the hub goes on serving.
         logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")
-    finally:
-        connections.close_all()
+
+
+def _read_ahead(now: datetime) -> None:
+    try:
+        pages.read_ahead(now)
+    except Exception:
+        logger.exception("Could not read ahead for the pages; they read what they need themselves.")
 
 
 def _back_up(stop: threading.Event) -> None:

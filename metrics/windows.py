@@ -27,7 +27,10 @@ def window(request: HttpRequest, now: datetime) -> Window:
     if start < min(end, now):
         return Window("", start, min(end, now))
     period = request.GET.get("period", "")
-    period = period if period in PERIODS else DEFAULT_PERIOD
+    return of_period(period if period in PERIODS else DEFAULT_PERIOD, now)
+
+
+def of_period(period: str, now: datetime) -> Window:
     return Window(period, _start(period, now), now)
 
 

@@ -6,13 +6,16 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import psutil
 import pytest
 import requests
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
 from agent.homelab_agent import default_server_id
 from homelab import serve
@@ -169,3 +172,15 @@ def test_odd_requests_get_an_answer_and_leave_the_hub_standing(start):
         b"GET /api/v1/servers HTTP/1.1\r\n\r\n": 401,
     }
     assert [status_of(hub, request) for request in odd] == list(odd.values())
+
+
+@pytest.mark.django_db(transaction=True)
+def test_it_reads_ahead_at_the_start_and_once_an_hour(monkeypatch):
+    start = datetime(2026, 3, 1, 10, 58, 20, tzinfo=UTC)
+    asked: list[datetime] = []
+    monkeypatch.setattr(serve.pages, "read_ahead", asked.append)
+    job = serve._tick_job()
+    for minute in range(65):
+        monkeypatch.setattr(timezone, "now", lambda: start + timedelta(minutes=minute))  # noqa: B023 - used at once
+        job(Event())
+    assert asked == [start, start + timedelta(minutes=2), start + timedelta(minutes=62)]

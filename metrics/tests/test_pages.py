@@ -1,4 +1,5 @@
 import hashlib
+import re
 from datetime import timedelta
 from urllib.parse import urlencode
 
@@ -8,7 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from metrics import figures, memory, seal
+from metrics import figures, memory, pages, seal
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Event, Heartbeat, Interface
 from metrics.rows import server_row
@@ -259,3 +260,15 @@ def test_a_fleet_that_is_silent_takes_no_query_for_each_server(admin_client, fle
     with CaptureQueriesContext(connection) as captured:
         assert admin_client.get(f"{TOP}?period=1h").status_code == 200
     assert len(captured) <= 10
+
+
+def test_what_was_read_ahead_of_a_period_is_read_again_of_those_that_are_drawn_at_most(admin_client, fleet):
+    memory.forget()
+    pages.read_ahead(timezone.now())
+    for period in PERIODS:
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.get(f"{TOP}?period={period}").context["lines"]
+        asked = [query["sql"] for query in captured.captured_queries if 'FROM "metrics_chunk"' in query["sql"]]
+        of_each = [len(of.split(",")) for sql in asked for of in re.findall(r'"interface_id" IN \(([\d, ]+)\)', sql)]
+        assert len(of_each) >= len(asked)
+        assert max(of_each, default=0) <= pages.STACKED, period
