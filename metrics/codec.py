@@ -107,7 +107,7 @@ class Table:
         self._begins = list(accumulate((column[-1] for column in self._columns), initial=HEADER.size + size))
         if len(self._columns) != width or self._begins[-1] != len(self._data):
             raise CodecError("The packed columns are damaged: their sizes do not add up.")
-        self._rests: dict[int, Sequence[int]] = {}
+        self._inflated: dict[int, bytes] = {}
 
     @_tells_damage
     def all(self, wanted: Collection[int] | None = None) -> list[list[int] | None]:
@@ -125,21 +125,16 @@ class Table:
     @_tells_damage
     def total(self, index: int, first: int, last: int) -> int:
         """Return the sum of a column's values in the rows from `first` up to `last`, without it."""
-        kind, planes, start, step, _ = self._columns[index]
+        kind, _, start, step, _ = self._columns[index]
         if kind != LINE:
             return sum(self._values(index, first, last))
-        total = start * (last - first) + step * sum(range(first, last))
-        inflated = _inflate(self.rows, planes, self._stream(index))
-        for position, plane in enumerate(_numbers(planes)):
-            begins = position * self.rows
-            total += sum(inflated[begins + first : begins + last]) << 8 * plane
-        return total
+        return start * (last - first) + step * sum(range(first, last)) + self._sum_of_rests(index, first, last)
 
     @_tells_damage
     def steps(self, index: int, first: int, last: int) -> Sequence[int]:
         """Return the increases from each row to the next, from row `first` to row `last`."""
         if self._columns[index][0] != LINE:
-            return self._rests_of(index)[first:last]
+            return self._rests(index, first, last)
         values = self._values(index, first, last + 1)
         return list(map(sub, values[1:], values))
 
@@ -149,7 +144,7 @@ class Table:
         kind, _, start, step, _ = self._columns[index]
         if kind != LINE:
             return bisect_right(self._values(index, 0, self.rows), value)
-        rests = self._rests_of(index)
+        rests = self._rests(index, 0, self.rows)
         return bisect_right(range(self.rows), value, key=lambda row: start + step * row + rests[row])
 
     def packed(self, index: int) -> Hashable:
@@ -171,21 +166,42 @@ class Table:
 
     def _values(self, index: int, first: int, last: int) -> list[int]:
         kind, planes, start, step, _ = self._columns[index]
-        if kind == LINE:
-            if planes and not step:
-                return [start + rest for rest in self._rests_of(index)[first:last]]
-            points = _points(start + step * first, step, last - first)
-            return list(map(add, self._rests_of(index)[first:last], points) if planes else points)
-        rests = self._rests_of(index)
-        if first:
-            start, rests = start + sum(rests[:first]), rests[first:]
-        return list(accumulate(rests[: last - first - 1], initial=start)) if first < last else []
+        if first >= last:
+            return []
+        if kind != LINE:
+            before = self._sum_of_rests(index, 0, first) if first else 0
+            return list(accumulate(self._rests(index, first, last - 1), initial=start + before))
+        if planes and not step:
+            return [start + rest for rest in self._rests(index, first, last)]
+        points = _points(start + step * first, step, last - first)
+        return list(map(add, self._rests(index, first, last), points) if planes else points)
 
-    def _rests_of(self, index: int) -> Sequence[int]:
-        if index not in self._rests:
-            kind, planes, *_ = self._columns[index]
-            self._rests[index] = _rests(self.rows, kind, planes, self._stream(index))
-        return self._rests[index]
+    def _rests(self, index: int, first: int, last: int) -> Sequence[int]:
+        """Return the rests from `first` up to `last`."""
+        kind, planes, *_ = self._columns[index]
+        rests = array("q" if kind == SIGNED_SUMS else TYPECODES[planes.bit_length()])
+        raw = bytearray((last - first) * rests.itemsize)
+        for plane, values in self._planes(index, first, last):
+            raw[plane :: rests.itemsize] = values
+        rests.frombytes(raw)
+        if sys.byteorder == "big":
+            rests.byteswap()
+        return rests
+
+    def _sum_of_rests(self, index: int, first: int, last: int) -> int:
+        if self._columns[index][0] == SIGNED_SUMS:
+            return sum(self._rests(index, first, last))
+        return sum(sum(values) << 8 * plane for plane, values in self._planes(index, first, last))
+
+    def _planes(self, index: int, first: int, last: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the numbers of the byte planes that are there, and what they hold from `first` up to `last`."""
+        kind, planes, *_ = self._columns[index]
+        size = self.rows if kind == LINE else max(self.rows - 1, 0)
+        if index not in self._inflated:
+            self._inflated[index] = _inflate(size, planes, self._stream(index))
+        inflated = self._inflated[index]
+        for position, plane in enumerate(_numbers(planes)):
+            yield plane, inflated[position * size + first : position * size + last]
 
     def _stream(self, index: int) -> memoryview:
         return self._data[self._begins[index] : self._begins[index + 1]]
@@ -280,19 +296,6 @@ def _inflate(size: int, planes: int, stream: Packed) -> bytes:
 
 def _numbers(planes: int) -> list[int]:
     return [plane for plane in range(planes.bit_length()) if planes >> plane & 1]
-
-
-def _rests(rows: int, kind: int, planes: int, stream: Packed) -> Sequence[int]:
-    size = rows if kind == LINE else max(rows - 1, 0)
-    inflated = _inflate(size, planes, stream)
-    rests = array("q" if kind == SIGNED_SUMS else TYPECODES[planes.bit_length()])
-    raw = bytearray(size * rests.itemsize)
-    for position, plane in enumerate(_numbers(planes)):
-        raw[plane :: rests.itemsize] = inflated[position * size : (position + 1) * size]
-    rests.frombytes(raw)
-    if sys.byteorder == "big":
-        rests.byteswap()
-    return rests
 
 
 def _points(start: int, step: int, rows: int) -> Sequence[int]:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zlib import crc32
@@ -212,7 +213,9 @@ def around(start: int, end: int) -> Q:
 
 def _since(start: int) -> Q:
     day = day_of(start)
-    return Q(start__gte=day) | Q(start__gte=day - timedelta(days=6), days=7)
+    return Q(start__gte=day - timedelta(days=6)) & (
+        Q(start__gte=day) | Q(days=7)
+    )  # of an index, few rows are looked at
 
 
 class ChunkQuerySet(models.QuerySet["Chunk"]):
@@ -305,9 +308,21 @@ class Chunk(models.Model):
             return {name: [] for name in wanted}
         return self._unpack(self.readings, READING_COLUMNS, wanted)
 
-    def open_readings(self) -> codec.Table:
-        """Return the readings that are there, of which rows can be asked for. Raises CodecError."""
-        return codec.Table(bytes(self.readings or b""))
+    def get_readings_around(self, start: int, end: int, wanted: Sequence[str]) -> dict[str, list[int]]:
+        """Return the readings from `start` to `end` (ms), and two at least before and after where there are any.
+
+        Where more than one boot is among the chunk's readings, all of them: who follows whom then takes a look at each.
+        """
+        if not self.readings:
+            return self.get_readings(wanted)
+        at, boot = (READING_COLUMNS.index(name) for name in ("at", "boot"))
+        with self._naming_damage():
+            table = codec.Table(bytes(self.readings))
+            first, last = 0, table.rows
+            if table.constant(boot) is not None:
+                first = max(table.count_up_to(at, start - 1) - 2, 0)
+                last = min(table.count_up_to(at, end) + 2, last)
+            return {name: table.values(READING_COLUMNS.index(name), first, last) for name in wanted}
 
     def set_readings(self, readings: dict[str, list[int]]) -> None:
         at = readings["at"]
@@ -348,11 +363,16 @@ class Chunk(models.Model):
         self.resets = sum(columns["resets"])
 
     def _unpack(self, data: bytes | memoryview, names: Sequence[str], wanted: Sequence[str]) -> dict[str, list[int]]:
-        try:
+        with self._naming_damage():
             columns = codec.unpack(bytes(data), {names.index(name) for name in wanted})
+        return {name: column for name, column in zip(names, columns, strict=False) if column is not None}
+
+    @contextmanager
+    def _naming_damage(self) -> Iterator[None]:
+        try:
+            yield
         except codec.CodecError as error:
             raise codec.CodecError(f"The chunk of {self.interface} from {self.start}: {error}") from error
-        return {name: column for name, column in zip(names, columns, strict=False) if column is not None}
 
 
 def unpack_reading(last_reading: str) -> Reading | None:

@@ -358,7 +358,7 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
         at_end = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
         others = around(since, day_start(start) - 1) | at_end
     by_interface: dict[int, list[_Other]] = defaultdict(list)
-    rows = of_all.filter(others).order_by("start").with_hours().values_list(*OF_OTHERS)
+    rows = of_all.filter(others).order_by("interface_id", "start").with_hours().values_list(*OF_OTHERS)
     for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
         summed_from, summed_to = spans.get(pk, (date.max, date.min))
         if first_day <= summed_to and first_day + timedelta(days=days) > summed_from:

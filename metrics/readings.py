@@ -179,7 +179,7 @@ def readings_within(interface: Interface, start: int, end: int) -> Columns:
     log = Heartbeat.objects.filter(server=interface.server_id).between(from_ms(start), from_ms(end))
     logged = [reading for heartbeat in log for name, reading in heartbeat.unpack() if name == interface.name]
     chunks = Chunk.objects.filter(interface=interface).around(start, end - 1).defer("hours")
-    both = join(*(_kept(chunk, COLUMNS) for chunk in chunks), columns(order(logged)))
+    both = join(*(_kept(chunk, start, end, COLUMNS) for chunk in chunks), columns(order(logged)))
     within = slice(bisect_left(both["at"], start), bisect_left(both["at"], end))
     return {name: values[within] for name, values in both.items()}
 
@@ -210,7 +210,7 @@ def sealed_readings(
         if chunk.interface_id in by_interface and is_around(chunk.start_ms, chunk.end_ms, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
     found = {
-        interface: join(*(_kept(chunks[day], names) for day in sorted(chunks)), names=names)
+        interface: join(*(_kept(chunks[day], start, end, names) for day in sorted(chunks)), names=names)
         for interface, chunks in by_interface.items()
     }
     for interface, readings in _before(found, start, names).items():
@@ -459,9 +459,14 @@ def _nearest_chunks(interfaces: Collection[int], where: Q, near: Q, start: Max |
     return found + [chunk for chunk in further if chunk.start == starts[chunk.interface_id]]
 
 
-def _kept(chunk: Chunk, names: Sequence[str]) -> Columns:
-    """Return the chunk's readings; past their retention, the last one, which what follows still needs."""
-    return chunk.get_readings(names) if chunk.readings is not None else _last(chunk, names)
+def _kept(chunk: Chunk, start: int, end: int, names: Sequence[str]) -> Columns:
+    """Return the chunk's readings that a window needs; past their retention, the last, which what follows still needs.
+
+    Boots that overlap are looked for around the window: where only one is in the chunk, nothing further away matters.
+    """
+    if chunk.readings is None:
+        return _last(chunk, names)
+    return chunk.get_readings_around(start - AROUND_MS, end + AROUND_MS, names)
 
 
 def _last(chunk: Chunk, names: Sequence[str]) -> Columns:

@@ -1,9 +1,11 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metrics import codec
 from metrics.codec import CodecError
 from metrics.counters import COUNTERS, LOWS, UNKNOWN, Reading, empty_buckets
-from metrics.models import Chunk, Heartbeat, from_ms
+from metrics.models import READING_COLUMNS, Chunk, Heartbeat, from_ms
 
 
 def test_a_heartbeat_of_the_log_that_has_changed_is_an_error_that_names_it():
@@ -29,3 +31,17 @@ def test_hours_that_were_sealed_before_there_were_lows_are_read_without_them():
     columns = [column for column in codec.unpack(chunk.hours) if column is not None]
     chunk.hours = codec.pack(columns[: -len(LOWS)])
     assert chunk.get_hours() == hours._replace(lows={name: [UNKNOWN] * 24 for name in LOWS})
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(-5, 65), st.integers(0, 20), st.booleans())
+def test_readings_around_a_window_have_two_neighbours_on_each_side(instants, start, length, one_boot):
+    at = sorted(instants)
+    values = {name: [31 * instant for instant in at] for name in READING_COLUMNS}
+    boots = [7] * len(at) if one_boot else [instant % 2 for instant in at]
+    chunk = Chunk()
+    chunk.set_readings(values | {"at": at, "boot": boots})
+    end = start + length
+    before, after = [of for of in at if of < start][-2:], [of for of in at if of > end][:2]
+    near = [*before, *(of for of in at if start <= of <= end), *after] if len(set(boots)) < 2 else at
+    expected = {"at": near, "rx_bytes": [31 * instant for instant in near]}
+    assert chunk.get_readings_around(start, end, ("at", "rx_bytes")) == expected
