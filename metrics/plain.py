@@ -13,6 +13,7 @@ from metrics.codec import CodecError, Table
 from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
 from metrics.models import DAY_MS, READING_COLUMNS, Chunk, day_start, unpack_reading
 from metrics.readings import chunks_around, is_around
+from metrics.streaming import stream
 
 AT_ONCE = 200  # chunks that are held
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
@@ -36,8 +37,7 @@ def plain_lines(
     clocks: dict[Hashable, _Clock] = {}
     if wanted:
         chunks = chunks_around(wanted, set().union(*wanted.values())).order_by("interface_id", "start")
-        rows = chunks.values_list(*STORED).iterator(AT_ONCE)
-        for pk, group in groupby(rows, itemgetter(0)):
+        for pk, group in groupby(stream(chunks.values_list(*STORED), AT_ONCE), itemgetter(0)):
             of_interface = list(group)
             lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)
             if len(lines[pk]) < len(wanted[pk]):

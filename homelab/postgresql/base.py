@@ -1,6 +1,7 @@
 """A pool whose dead connections are never handed out."""
 
 import select
+from collections.abc import Iterator
 from typing import Any
 
 from django.db.backends.postgresql import base, operations
@@ -32,6 +33,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.ensure_connection()
         with self.wrap_database_errors:
             return self._prepare_cursor(base.ServerBindingCursor(self.connection))  # type: ignore[attr-defined, call-arg]
+
+    def stream(self, sql: str, parameters: Any) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query as they arrive, in PostgreSQL's own format.
+
+        A cursor of the server would first write all of them to a file, and each byte of a value as two.
+        """
+        if self.queries_logged:
+            self.queries_log.append({"sql": self.ops.compose_sql(sql, parameters), "time": ""})
+        with self.prepared_cursor() as cursor, self.wrap_database_errors:
+            yield from cursor.stream(sql, parameters, binary=True)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection that the server has not ended: what one has to say while nobody asks is good-bye.
