@@ -234,14 +234,16 @@ def measure(chains: Sequence[Chain], edges: Sequence[int], wanted: Sequence[str]
 
 def sums_between(chains: Sequence[Chain], edges: Sequence[int], names: Sequence[str]) -> list[list[int]]:
     """Return what `measure` does of some of REQUIRED and TOTALS, in a third of the time: a list each."""
-    sums = [[0] * (len(edges) - 1) for _ in names]
+    sums: dict[str, list[int]] = {}
     for line in chains:
         if line.at[0] < edges[-1] and line.at[-1] > edges[0]:
             points = _points(line.at, edges)
-            for values, name in zip(sums, names, strict=True):
+            for name in names:
                 if name in line.total:
-                    values[:] = map(add, values, _differences(line.total[name], points))
-    return sums
+                    total = line.total[name]
+                    passed = _elapsed(total, edges) if total is line.at else _differences(total, points)
+                    sums[name] = list(map(add, sums[name], passed)) if name in sums else passed
+    return [sums.get(name) or [0] * (len(edges) - 1) for name in names]
 
 
 def add_buckets(into: Buckets, index: int, part: Buckets, start: int, stop: int) -> None:
@@ -425,6 +427,13 @@ def _points(at: Sequence[int], edges: Sequence[int]) -> list[tuple[int, int, int
 
 def _differences(totals: Sequence[int], points: list[tuple[int, int, int, int]]) -> list[int]:
     values = [(before := totals[a]) + (totals[b] - before) * since // span for a, b, since, span in points]
+    return list(map(sub, values[1:], values))
+
+
+def _elapsed(at: Sequence[int], edges: Sequence[int]) -> list[int]:
+    """Return what `_differences` does of instants: of each bucket, as much as lies between the first and the last."""
+    first, last = bisect_left(edges, at[0]), bisect_right(edges, at[-1])
+    values = [at[0]] * first + list(edges[first:last]) + [at[-1]] * (len(edges) - last)
     return list(map(sub, values[1:], values))
 
 

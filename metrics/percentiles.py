@@ -18,8 +18,7 @@ from metrics.readings import readings
 SLOT_MS = 300_000
 PLAIN = ("at", *BYTES)
 
-Rates = list[dict[int, tuple[float, float]]]  # for each period, rx and tx by 5-minute slot
-Samples = tuple[Sequence[float], Sequence[float]]  # of the 5-minute slots of a UTC day, rx and tx; UNKNOWN where it is
+Samples = tuple[Sequence[float], Sequence[float]]  # of 5-minute slots, those of a UTC day: rx and tx; or UNKNOWN
 NOTHING: Samples = (array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS), array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS))
 
 
@@ -30,26 +29,26 @@ def percentile(rates: Collection[float], share: int = 95) -> float | None:
     return round(sorted(rates)[-(-share * len(rates) // 100) - 1], 3)
 
 
-def five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Rates]:
-    """Return the 5-minute rates of each interface in each period, of the slots of which something is known."""
+def five_minute_rates(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, list[Samples]]:
+    """Return the 5-minute rates of each interface in each period, slot by slot."""
     days = range(instants[0] // DAY_MS * DAY_MS, instants[-1], DAY_MS)
     versions, begins = _versions(interfaces, days)
     slots = [range(-(-start // SLOT_MS) * SLOT_MS, end - SLOT_MS + 1, SLOT_MS) for start, end in pairwise(instants)]
-    rates: dict[int, Rates] = {}
+    rates: dict[int, list[Samples]] = {}
     for interface in interfaces:
         samples = _samples(interface, days, versions[interface.pk], begins.get(interface.pk, FOREVER))
-        rates[interface.pk] = [_known_rates(samples, of_period) for of_period in slots]
+        rates[interface.pk] = [_within(samples, of_period) for of_period in slots]
     return rates
 
 
-def _known_rates(samples: Mapping[int, Samples], slots: range) -> dict[int, tuple[float, float]]:
-    known = {}
-    for slot in slots:
-        rx, tx = samples[slot // DAY_MS * DAY_MS]
-        index = slot % DAY_MS // SLOT_MS
-        if rx[index] != UNKNOWN:
-            known[slot] = rx[index], tx[index]
-    return known
+def _within(samples: Mapping[int, Samples], slots: range) -> Samples:
+    rx, tx = array("d"), array("d")
+    end = slots.start + len(slots) * SLOT_MS
+    for day in range(slots.start // DAY_MS * DAY_MS, end, DAY_MS):
+        of_period = slice(max(slots.start - day, 0) // SLOT_MS, min(end - day, DAY_MS) // SLOT_MS)
+        rx.extend(samples[day][0][of_period])
+        tx.extend(samples[day][1][of_period])
+    return rx, tx
 
 
 def _versions(interfaces: Sequence[Interface], days: range) -> tuple[dict[int, dict[int, int]], dict[int, int]]:
@@ -137,14 +136,16 @@ class _Part(NamedTuple):
         boot = self.columns["boot"][0] if self.is_plain else None
         if boot is None or (self.before is not None and self.before.boot != boot):
             return {}
-        columns = [list(self.columns[name]) for name in PLAIN]
-        if self.before is not None:
-            columns = [[getattr(self.before, name), *values] for name, values in zip(PLAIN, columns, strict=True)]
-        if following is not None:
-            if not following.columns["at"] or following.columns["boot"][0] != boot:
-                return {}
-            columns = [[*values, following.columns[name][0]] for name, values in zip(PLAIN, columns, strict=True)]
-        at, rx, tx = columns
+        if following is not None and following.columns["boot"][:1] != [boot]:
+            return {}
+        at, rx, tx = (
+            [
+                *([getattr(self.before, name)] if self.before is not None else ()),
+                *self.columns[name],
+                *(following.columns[name][:1] if following is not None else ()),
+            ]
+            for name in PLAIN
+        )
         line = Chain(at, {}, {"rx_bytes": rx, "tx_bytes": tx, "covered_ms": at}, {}, {}, {}, {})
         return {day: _rates_of_day([line], day) for day in self.days if day in wanted}
 
@@ -153,7 +154,7 @@ def _part_of(chunk: Chunk, before: Chunk | None) -> _Part:
     columns = chunk.get_readings((*PLAIN, "boot"))
     (marks,) = chunk.get_columns_of_hours(["marks"])
     boots = columns["boot"]
-    is_plain = bool(boots) and not any(mark & ~SUSPECT for mark in marks) and min(boots) == max(boots)
+    is_plain = boots[:1] * len(boots) == boots != [] and not any(mark & ~SUSPECT for mark in marks)
     days = range(chunk.start_ms, chunk.end_ms, DAY_MS)
     return _Part(days, is_plain, before.get_last_reading() if before is not None else None, columns)
 
@@ -161,21 +162,21 @@ def _part_of(chunk: Chunk, before: Chunk | None) -> _Part:
 def _rates_of_day(lines: Sequence[Chain], day: int) -> Samples:
     *both, covered = sums_between(lines, range(day, day + DAY_MS + 1, SLOT_MS), (*BYTES, "covered_ms"))
     seconds = SLOT_MS // 1000
-    rx, tx = (
-        array("d", [value / seconds if known else UNKNOWN for value, known in zip(values, covered, strict=True)])
-        for values in both
-    )
+    rx, tx = (array("d", [value / seconds for value in values]) for values in both)
+    for slot, known in enumerate(covered):
+        if not known:
+            rx[slot] = tx[slot] = UNKNOWN
     return rx, tx
 
 
-def add_rates(rates: Sequence[Rates], count: int) -> list[tuple[list[float], list[float]]]:
-    """Return the samples of rx and of tx in each period, of the interfaces summed slot by slot."""
-    summed = []
-    for index in range(count):
-        slots: dict[int, tuple[float, float]] = {}
-        for of_interface in rates:
-            for slot, (rx, tx) in of_interface[index].items():
-                before = slots.get(slot, (0.0, 0.0))
-                slots[slot] = (before[0] + rx, before[1] + tx)
-        summed.append(([rx for rx, _ in slots.values()], [tx for _, tx in slots.values()]))
-    return summed if rates else []
+def add_rates(rates: Sequence[Sequence[Samples]], count: int) -> list[tuple[list[float], list[float]]]:
+    """Return the samples of rx and of tx in each period, of the interfaces summed slot by slot, where any is known."""
+    if not rates:
+        return []
+    return [(_add([of[index][0] for of in rates]), _add([of[index][1] for of in rates])) for index in range(count)]
+
+
+def _add(rates: Sequence[Sequence[float]]) -> list[float]:
+    if len(rates) == 1:
+        return [rate for rate in rates[0] if rate != UNKNOWN]
+    return [sum(known) for slot in zip(*rates, strict=True) if (known := [rate for rate in slot if rate != UNKNOWN])]
