@@ -38,6 +38,7 @@ from metrics.steady import Standings, standings_of
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
+VALUE_BYTES = 8
 ALONE = 1  # server whose log is read as a whole: its charts need it, too
 
 
@@ -75,7 +76,7 @@ class _Stored(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return 2 * len(self.line.at) if self.line else 0
+        return room_of(self.line) if self.line else 0
 
     def with_log(self, interface: Interface, limit: int, waiting: Waiting | None) -> Hours:
         first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
@@ -478,8 +479,10 @@ def unrolled_hours(
 
 
 def room_of(chain: Chain) -> int:
-    """Return how many rows of memory a chain takes: one without rates shares its instants with those of its server."""
-    return len(chain.at) if chain.peaks else len(chain.at) // 5
+    """Return how many rows of memory a chain takes: the instants of one without rates are those of its server."""
+    columns = (*chain.counters.values(), *chain.total.values(), *chain.peaks.values(), *chain.lows.values())
+    own = {id(values): len(values) for values in columns if values is not chain.at}
+    return (sum(own.values()) + (len(chain.at) if chain.peaks else 0)) * VALUE_BYTES // memory.ROW_BYTES
 
 
 def _read_hours(
