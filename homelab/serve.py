@@ -41,6 +41,7 @@ from homelab.sqlite3 import ballast
 from homelab.sqlite3.base import close_all
 from homelab.tick import tick
 from metrics import pages
+from metrics.windows import PERIODS
 from servers.models import ApiKey, KeyKind, Server
 
 logger = logging.getLogger(__name__)
@@ -171,7 +172,7 @@ def _allow_files() -> None:
 
 
 def _tick_job() -> Callable[[threading.Event], None]:
-    """Return a job that does a tick and, at its first time and once another hour is sealed, reads ahead."""
+    """Return a job that does a tick and, after the first and once another hour is sealed, reads ahead."""
     ahead_of: datetime | None = None
 
     def job(stop: threading.Event) -> None:
@@ -179,28 +180,31 @@ def _tick_job() -> Callable[[threading.Event], None]:
         now = timezone.now()
         hour = now.replace(minute=0, second=0, microsecond=0)
         try:
-            _tick(now)
-            if hour != ahead_of:
+            if _tick(now) and hour != ahead_of:
                 ahead_of = hour
-                _read_ahead(now)
+                _read_ahead(now, stop)
         finally:
             connections.close_all()
 
     return job
 
 
-def _tick(now: datetime) -> None:
+def _tick(now: datetime) -> bool:
     try:
         tick(now=now)
         ballast.keep()
     except Exception:
         # The next tick does what this one could not; the hub goes on serving.
         logger.exception("The tick failed; the next one, in a minute, goes on where it stopped.")
+        return False
+    return True
 
 
-def _read_ahead(now: datetime) -> None:
+def _read_ahead(now: datetime, stop: threading.Event) -> None:
     try:
-        pages.read_ahead(now)
+        for period in PERIODS:
+            if not stop.is_set():
+                pages.read_ahead(period, now)
     except Exception:
         logger.exception("Could not read ahead for the pages; they read what they need themselves.")
 

@@ -172,7 +172,7 @@ def unrolled(
             since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > first else first
             until = FOREVER if not of_interface["at"] or of_interface["at"][-1] < end else end
             key = _keys(interface, start, end, counters)[-1]
-            memory.keep(key, interface.revision, _Lines(since, until, chains), rows=len(of_interface["at"]))
+            memory.keep(key, interface.revision, _Lines(since, until, chains), rows=sum(map(room_of, chains)))
     return found
 
 
@@ -361,13 +361,16 @@ def _reported(values: Sequence[int]) -> Sequence[int] | None:
 
 def _compact(chain: Chain) -> Chain:
     """Return the chain in a fifth of the room, of its own columns only those that a point shows."""
-    compacted = {id(values): _compacted(values) for values in (chain.at, *chain.total.values(), *chain.peaks.values())}
+    known = [values for values in chain.known.values() if values is not None]
+    own = (chain.at, *chain.total.values(), *chain.peaks.values(), *known)
+    compacted = {id(values): _compacted(values) for values in own}
     return chain._replace(
         at=compacted[id(chain.at)],
         counters={name: _compacted(chain.counters[name]) for name in BYTES},
         total={name: compacted[id(values)] for name, values in chain.total.items()},
         peaks={name: compacted[id(values)] for name, values in chain.peaks.items()},
         lows={name: compacted[id(values)] for name, values in chain.lows.items()},
+        known={name: compacted[id(values)] if values is not None else None for name, values in chain.known.items()},
     )
 
 
@@ -480,9 +483,10 @@ def unrolled_hours(
 
 def room_of(chain: Chain) -> int:
     """Return how many rows of memory a chain takes: the instants of one without rates are those of its server."""
-    columns = (*chain.counters.values(), *chain.total.values(), *chain.peaks.values(), *chain.lows.values())
-    own = {id(values): len(values) for values in columns if values is not chain.at}
-    return (sum(own.values()) + (len(chain.at) if chain.peaks else 0)) * VALUE_BYTES // memory.ROW_BYTES
+    of_all = (chain.counters, chain.total, chain.peaks, chain.lows, chain.known)
+    own = {id(values): len(values) for of in of_all for values in of.values() if values is not None}
+    own[id(chain.at)] = len(chain.at) if chain.peaks else 0
+    return sum(own.values()) * VALUE_BYTES // memory.ROW_BYTES
 
 
 def _read_hours(

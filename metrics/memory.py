@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from cachetools import LRUCache
 
 ROWS = 2_000_000  # a day of 300 servers, read ahead, and what their lists show of this month
-ROW_BYTES = 50  # of a reading or an hour
+ROW_BYTES = 50  # six values
 _LEAST_ROWS = 50  # what an entry without readings takes all the same
 
 

@@ -81,10 +81,9 @@ def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
     return _top(whole_hours(window(request, now)))
 
 
-def read_ahead(now: datetime) -> None:
-    """Have remembered what the top page of each period needs: most of that stays until another hour is sealed."""
-    for period in PERIODS:
-        _top(whole_hours(of_period(period, now)))
+def read_ahead(period: str, now: datetime) -> None:
+    """Have remembered what the top page of a period needs: most of that stays until another hour is sealed."""
+    _top(whole_hours(of_period(period, now)))
 
 
 def _top(seen: Window) -> dict[str, Any]:

@@ -53,7 +53,7 @@ OTHERS_OF_HOURS = ("covered_ms", "marks")
 OF_OTHERS = ("interface_id", "start", "days", "last_at", "last_reading", "has_readings", *OF_CHUNKS, "hours")
 TOLD = (*BYTES, "covered_ms")
 SOON_SEALED_MS = 2 * HOUR_MS
-AT_ONCE = 1000  # rows
+AT_ONCE = 1000  # rows that are fetched
 
 Sums = list[int]  # rx and tx, and more than 0 where anything is known
 

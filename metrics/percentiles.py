@@ -18,7 +18,7 @@ from metrics.readings import readings
 SLOT_MS = 300_000
 PLAIN = ("at", *BYTES)
 
-Samples = tuple[Sequence[float], Sequence[float]]  # of 5-minute slots, those of a UTC day: rx and tx; or UNKNOWN
+Samples = tuple[Sequence[float], Sequence[float]]  # rx and tx of consecutive 5-minute slots, or UNKNOWN
 NOTHING: Samples = (array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS), array("d", [UNKNOWN]) * (DAY_MS // SLOT_MS))
 
 
@@ -154,7 +154,7 @@ def _part_of(chunk: Chunk, before: Chunk | None) -> _Part:
     columns = chunk.get_readings((*PLAIN, "boot"))
     (marks,) = chunk.get_columns_of_hours(["marks"])
     boots = columns["boot"]
-    is_plain = boots[:1] * len(boots) == boots != [] and not any(mark & ~SUSPECT for mark in marks)
+    is_plain = bool(boots) and boots.count(boots[0]) == len(boots) and not any(mark & ~SUSPECT for mark in marks)
     days = range(chunk.start_ms, chunk.end_ms, DAY_MS)
     return _Part(days, is_plain, before.get_last_reading() if before is not None else None, columns)
 

@@ -5,6 +5,7 @@ That is nearly all of them: one boot, no gap, counters that only count up. All o
 
 from array import array
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from itertools import accumulate, groupby
 from operator import itemgetter, sub
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from metrics.models import DAY_MS, READING_COLUMNS, Chunk, day_start, unpack_rea
 from metrics.readings import chunks_around, is_around
 from metrics.streaming import stream
 
-AT_ONCE = 200  # chunks that are held
+AT_ONCE = 200  # chunks that are held, at most
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
@@ -37,11 +38,12 @@ def plain_lines(
     clocks: dict[Hashable, _Clock] = {}
     if wanted:
         chunks = chunks_around(wanted, set().union(*wanted.values())).order_by("interface_id", "start")
-        for pk, group in groupby(stream(chunks.values_list(*STORED), AT_ONCE), itemgetter(0)):
-            of_interface = list(group)
-            lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)
-            if len(lines[pk]) < len(wanted[pk]):
-                others.extend(Chunk(**dict(zip(STORED, row, strict=True))) for row in of_interface)
+        with closing(stream(chunks.values_list(*STORED), AT_ONCE)) as rows:
+            for pk, group in groupby(rows, itemgetter(0)):
+                of_interface = list(group)
+                lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)
+                if len(lines[pk]) < len(wanted[pk]):
+                    others.extend(Chunk(**dict(zip(STORED, row, strict=True))) for row in of_interface)
     return lines, others
 
 

@@ -1,20 +1,25 @@
 """Rows with large values, of which only some are held at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
 
 
-def stream(queryset: "models.QuerySet[Any, tuple[Any, ...]]", at_once: int) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a `values_list`, as they arrive where the engine can, or `at_once`.
+def stream(queryset: "models.QuerySet[Any, tuple[Any, ...]]", at_once: int) -> Generator[tuple[Any, ...], None, None]:
+    """Yield the rows of a `values_list`: one by one as they arrive where the engine can, else `at_once` at a time.
 
-    Until the last one, the database may not be asked for anything else.
+    Until the last, or until the generator is closed, nothing else can be asked of this connection: PostgreSQL's waits
+    for ever. To close it early in a transaction ends that. A statement's time-out counts what is done between two rows.
     """
     database = connections[queryset.db]
     if not hasattr(database, "stream"):
         yield from queryset.iterator(at_once)
         return
     compiler = queryset.query.get_compiler(connection=database)
-    sql, parameters = compiler.as_sql()
+    try:
+        sql, parameters = compiler.as_sql()
+    except EmptyResultSet:
+        return
     yield from compiler.results_iter([database.stream(sql, parameters)], tuple_expected=True)

@@ -1,4 +1,4 @@
-"""A pool whose dead connections are never handed out."""
+"""A pool whose dead connections are never handed out, and cursors that Django has not."""
 
 import select
 from collections.abc import Iterator
@@ -35,14 +35,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             return self._prepare_cursor(base.ServerBindingCursor(self.connection))  # type: ignore[attr-defined, call-arg]
 
     def stream(self, sql: str, parameters: Any) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of a query as they arrive, in PostgreSQL's own format.
+        """Yield the rows of a query as they arrive, in PostgreSQL's format; until the last the connection is taken.
 
         A cursor of the server would first write all of them to a file, and each byte of a value as two.
         """
+        composed = self.ops.compose_sql(sql, parameters)  # the protocol takes 65,535 parameters, SQL any number
         if self.queries_logged:
-            self.queries_log.append({"sql": self.ops.compose_sql(sql, parameters), "time": ""})
+            self.queries_log.append({"sql": composed, "time": ""})
         with self.prepared_cursor() as cursor, self.wrap_database_errors:
-            yield from cursor.stream(sql, parameters, binary=True)
+            yield from cursor.stream(composed, binary=True)
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Return a connection that the server has not ended: what one has to say while nobody asks is good-bye.

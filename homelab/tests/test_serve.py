@@ -20,6 +20,7 @@ from django.utils import timezone
 from agent.homelab_agent import default_server_id
 from homelab import serve
 from homelab.tests.hub import ROOT, Hub, environment, hub_on_sqlite, wait_for
+from metrics.windows import PERIODS
 
 pytestmark = hub_on_sqlite
 
@@ -175,12 +176,26 @@ def test_odd_requests_get_an_answer_and_leave_the_hub_standing(start):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_it_reads_ahead_at_the_start_and_once_an_hour(monkeypatch):
+def test_it_reads_ahead_at_the_start_and_once_an_hour_is_sealed(monkeypatch):
     start = datetime(2026, 3, 1, 10, 58, 20, tzinfo=UTC)
-    asked: list[datetime] = []
-    monkeypatch.setattr(serve.pages, "read_ahead", asked.append)
+    asked: list[tuple[str, int]] = []
+    clock, stop = {"minute": 0}, Event()
+    monkeypatch.setattr(timezone, "now", lambda: start + timedelta(minutes=clock["minute"]))
+    monkeypatch.setattr(serve.pages, "read_ahead", lambda period, now: asked.append((period, clock["minute"])))
+    real = serve.tick
+
+    def tick(*, now: datetime) -> dict[str, int]:
+        if clock["minute"] in (2, 3):
+            raise OSError("No space left on device")
+        return real(now=now)
+
+    monkeypatch.setattr(serve, "tick", tick)
     job = serve._tick_job()
     for minute in range(65):
-        monkeypatch.setattr(timezone, "now", lambda: start + timedelta(minutes=minute))  # noqa: B023 - used at once
-        job(Event())
-    assert asked == [start, start + timedelta(minutes=2), start + timedelta(minutes=62)]
+        clock["minute"] = minute
+        job(stop)
+    assert asked == [(period, minute) for minute in (0, 4, 62) for period in PERIODS]
+    clock["minute"] = 200
+    stop.set()
+    job(stop)
+    assert len(asked) == 3 * len(PERIODS), "it stops between two periods"

@@ -3,6 +3,7 @@
 from datetime import date, timedelta
 
 import pytest
+from django.db import connection
 
 from metrics.models import Chunk, Interface
 from metrics.streaming import stream
@@ -41,3 +42,14 @@ def test_who_stops_halfway_can_ask_on(chunks):
 def test_it_counts_as_a_query(chunks, django_assert_num_queries):
     with django_assert_num_queries(1):
         assert len(list(stream(chunks.values_list(*NAMES), 2))) == 7
+
+
+def test_of_nothing_there_is_nothing(chunks):
+    assert list(stream(chunks.filter(interface__in=[]).values_list(*NAMES), 2)) == []
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="others take as many either way")
+def test_they_may_be_of_more_interfaces_than_a_statement_takes_parameters(chunks):
+    some = chunks.first().interface_id
+    of_many = Chunk.objects.filter(interface__in=range(some, some + 70_000)).values_list(*NAMES)
+    assert len(list(stream(of_many, 2))) == 7
