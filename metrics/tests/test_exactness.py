@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import transaction
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from metrics import memory
@@ -461,8 +461,18 @@ def test_every_number_is_the_oracles_whenever_it_was_sealed(history: History, as
     compare_at_all_stages(history, asked)
 
 
+CLONE_ROLLED_BACK = History(
+    BEGINNINGS[0], 10 * SECOND, -1, is_32_bit=False, names_boots=True,
+    beats=[
+        Beat(1), Beat(1), Beat(1), Beat(1, clone=True), Beat(19_995), Beat(1, then="seal ahead"),
+        Beat(1, "rolled back", clone=True),
+    ],
+)  # fmt: skip
+
+
 @settings(every, max_examples=HISTORIES // 8)
 @given(histories(has_clone=True), st.lists(questions(), min_size=4, max_size=4))
+@example(CLONE_ROLLED_BACK, [Question(of=0, before=0, length=1, step="raw", zone="UTC", aligned_to=1)])
 def test_every_number_of_two_machines_under_one_name_is_the_oracles(history: History, asked: list[Question]):
     compare_at_all_stages(history, asked)
 
