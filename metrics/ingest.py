@@ -16,9 +16,9 @@ from metrics import events
 from metrics.changes import Seen
 from metrics.codec import CodecError
 from metrics.counters import NO_BOOT, UNCLEAN, Reading, is_plain, rate, step
-from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
+from metrics.models import DAY_MS, HOUR_MS, Chunk, Heartbeat, Interface, day_of, from_ms, to_ms, week_of
 from metrics.placement import Line
-from metrics.readings import last_of_boots, reading_of
+from metrics.readings import reading_of
 from servers import prepared
 from servers.models import DEFAULT_INTERVAL, Boot, Server, Snapshot
 from servers.transactions import retried
@@ -27,6 +27,7 @@ CLOCK_TOLERANCE_MS = 30_000  # a boot's start is moved only when it is off by mo
 EARLIER_BOOT = -1  # whichever it was, not the one that runs
 FUTURE_TOLERANCE = timedelta(minutes=5)  # an agent clock further ahead than this is not believed
 FUTURE_TOLERANCE_MS = FUTURE_TOLERANCE // timedelta(milliseconds=1)
+LAST_SEALED, SEALED_OF_LATE_MS = 8, 7 * DAY_MS  # interfaces and time in which a boot's last reading is looked for
 SQUEEZED = 10_000  # what a boot's guessed instants are divided by once they turn out to be too late
 SET_BACK = timedelta(days=31)  # the hub's clock by no more than this: boots that it knew are then ahead of it
 FACTS = ("kind", "master", "mac", "speed_mbps")
@@ -254,42 +255,50 @@ def _line(report: Report, boot: Boot, uptime_ms: int, newest: dict[str, int], no
     line = Line(to_ms(boot.started_at), boot.bends)
     if sent_ms is not None:
         if abs(now_ms - sent_ms - line.start) > CLOCK_TOLERANCE_MS:
-            known = _newest_uptime(boot, newest)
-            if known is None or known > sent_ms:  # a machine rolled back within its boot was up for longer before
-                line = Line(now_ms - sent_ms)
-            else:
-                line = line.moved(now_ms - sent_ms, after=known, sent=sent_ms)
+            known = _newest_uptime(boot, newest, sent_ms)
+            # A machine rolled back within its boot has been up for longer before than it is now.
+            start = now_ms - sent_ms
+            line = line.moved(start, after=known, sent=sent_ms) if known <= sent_ms else Line(start)
         return line, True
     longest = now_ms - to_ms(_oldest(now))
     if not boot.spoke_live and FUTURE_TOLERANCE_MS < line.at(uptime_ms) - now_ms <= longest:
         # It was guessed, and later readings show that it was earlier: there is no telling by how much.
-        known = _newest_uptime(boot, newest)
-        after = now_ms - line.start if known is None else known
-        line = line.squeezed(longest // SQUEEZED, after=after, longest=longest)
+        known = _newest_uptime(boot, newest, now_ms - line.start)
+        line = line.squeezed(longest // SQUEEZED, after=known, longest=longest)
     return line, boot.spoke_live
 
 
-def _newest_uptime(boot: Boot, newest: dict[str, int]) -> int | None:
-    """Return the boot's highest uptime that is known, also from the log and, of another than the latest, the chunks."""
-    if boot.pk is None:
-        return newest.get(boot.boot_id)
+def _newest_uptime(boot: Boot, newest: dict[str, int], otherwise: int) -> int:
+    """Return the boot's highest uptime that is known, also from the log, or else of what was sealed in the last days.
+
+    `otherwise` where there is none.
+    """
     log = Heartbeat.objects.filter(server=boot.server_id, boot_number=boot.pk).order_by("-uptime_ms")
-    uptimes = [newest.get(boot.boot_id), log.values_list("uptime_ms", flat=True).first()]
-    if boot.boot_id not in newest:
-        uptimes.extend(_sealed_uptimes(boot))
-    return max((uptime for uptime in uptimes if uptime is not None), default=None)
+    logged = log.values_list("uptime_ms", flat=True).first() if boot.pk else None
+    known = [uptime for uptime in (newest.get(boot.boot_id), logged) if uptime is not None]
+    if not known and boot.pk and (sealed := _sealed_uptime(boot)) is not None:
+        known = [sealed]
+    return max(known, default=otherwise)
 
 
-def _sealed_uptimes(boot: Boot) -> list[int]:
-    """Return the highest uptime of the boot at which each interface of its server was sealed."""
-    interfaces = Interface.objects.filter(server=boot.server_id).values_list("pk", "sealed_until")
-    until = {pk: to_ms(at) + 1 for pk, at in interfaces if at is not None}
-    since = Line(to_ms(boot.started_at), boot.bends).at(0)
+def _sealed_uptime(boot: Boot) -> int | None:
+    """Return the uptime of the boot's newest sealed reading; None where those sealed last have none, or are damaged."""
+    interfaces = Interface.objects.filter(server=boot.server_id, sealed_until__isnull=False).order_by("-sealed_until")
+    until = dict(interfaces.values_list("pk", "sealed_until")[:LAST_SEALED])
+    if not until:
+        return None
+    newest = max(to_ms(at) for at in until.values() if at is not None)
+    found: list[tuple[int, int]] = []
     try:
-        last = last_of_boots({pk: {boot.pk: since} for pk in until}, until, ("at", "boot", "started"))
+        for chunk in (
+            Chunk.objects.filter(interface__in=until).around(newest - SEALED_OF_LATE_MS, newest).defer("hours")
+        ):
+            readings = chunk.get_readings(("boot", "at", "started"))
+            rows = zip(*(readings[name] for name in ("boot", "at", "started")), strict=True)
+            found.extend((at, at - started) for of, at, started in rows if of == boot.pk)
     except CodecError:
-        return []  # the next seal names it
-    return [of["at"][0] - of["started"][0] for found in last.values() for of in found]
+        return None  # the next seal names it
+    return max(found)[1] if found else None
 
 
 def _start_by_agent(report: Report, now: datetime) -> datetime:

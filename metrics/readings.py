@@ -246,7 +246,7 @@ def _with_earlier_boots(found: dict[int, Columns], start: int, names: Sequence[s
             first = boots.index(boot)
             if first and at[first] > start and at[first - 1] > started[first]:
                 wanted[interface][boot] = started[first]
-    earlier = last_of_boots(wanted, {interface: found[interface]["at"][0] for interface in wanted}, names)
+    earlier = _last_of_boots(wanted, {interface: found[interface]["at"][0] for interface in wanted}, names)
     return found | {pk: join(*of_boots, found[pk], names=names) for pk, of_boots in earlier.items()}
 
 
@@ -265,7 +265,7 @@ def _window(readings: Columns, start: int, end: int) -> Columns:
     return {name: [values[row] for row in rows] for name, values in readings.items()}
 
 
-def last_of_boots(
+def _last_of_boots(
     wanted: dict[int, dict[int, int]], before: Mapping[int, int], names: Sequence[str]
 ) -> dict[int, list[Columns]]:
     """Return the last reading of each boot earlier than `before` (ms), by interface; none of one that has none.

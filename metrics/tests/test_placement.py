@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from metrics import memory
 from metrics.increases import increases
 from metrics.ingest import Outcome, Receipt, Report, ingest_batch
-from metrics.models import Heartbeat, Interface, from_ms, to_ms
+from metrics.models import Chunk, Heartbeat, Interface, from_ms, to_ms
 from metrics.placement import Line
 from metrics.seal import tick
 from servers.models import Boot, Snapshot
@@ -258,3 +258,48 @@ def test_every_byte_counts_once_however_the_hubs_clock_is_set(actions):
         assert not Heartbeat.objects.exists()
         assert counted() == (machine.received - 7, 0)
         transaction.set_rollback(True)
+
+
+# Two machines under one name
+
+
+def beat(boot: str, up: int, at: int, **rx_bytes: int) -> None:
+    """Have a machine that has been up for so long be heard `at` seconds after NOON."""
+    names = [
+        {"name": name, "is_up": True, "rx_bytes": value, "tx_bytes": 0, "rx_packets": 0, "tx_packets": 0}
+        for name, value in rx_bytes.items()
+    ]
+    report = Report("nas", "nas", from_ms(NOON), boot_id=boot, uptime=up, sent_uptime=up, network_interfaces=names)
+    ingest_batch([report], may_register=True, now=from_ms(NOON + at * 1000))
+
+
+def uptimes_of(boot: str) -> list[int]:
+    """Return the uptimes of the boot's readings of eth0, in seconds, in order of their instants."""
+    tick(now=from_ms(NOON + DAY))
+    known = Chunk.objects.get(interface__name="eth0").get_readings(("boot", "at", "started"))
+    number = Boot.objects.get(boot_id=boot).pk
+    rows = zip(known["boot"], known["at"], known["started"], strict=True)
+    return [(at - started) // 1000 for of, at, started in rows if of == number]
+
+
+def test_of_another_boot_than_the_latest_what_was_sealed_is_known(db: None):
+    """It was rolled back, one of its interfaces did not come again, and then the hub's clock was set back."""
+    for up, at, rx_bytes in ((10_000, 0, {"eth0": 1000, "eth1": 5}), (5000, 60, {"eth0": 500})):
+        beat("rolled back", up, at, **rx_bytes)
+    beat("rolled back", 6200, 1260, eth0=700)
+    beat("other", 500, 1280, eth0=7)
+    tick(now=from_ms(NOON + HOUR))
+    beat("rolled back", 6260, 320, eth0=800)
+    assert uptimes_of("rolled back") == [10_000, 5000, 6200, 6260]
+
+
+def test_where_what_was_sealed_is_damaged_the_others_keep_their_order(db: None):
+    for number in range(5):
+        beat("one", 1000 + 60 * number, 60 * number, eth0=1000 + 100 * number, eth1=5)
+    beat("other", 500, 250, eth0=7)
+    tick(now=from_ms(NOON + HOUR))
+    whole = Chunk.objects.get(interface__name="eth1").readings
+    Chunk.objects.filter(interface__name="eth1").update(readings=b"damaged")
+    beat("one", 5000, 200, eth0=9000)
+    Chunk.objects.filter(interface__name="eth1").update(readings=whole)
+    assert uptimes_of("one") == [1000, 1060, 1120, 1180, 1240, 5000]
