@@ -27,7 +27,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from functools import wraps
 from itertools import accumulate
 from operator import add, sub
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar, cast
 
 from zlib_ng import zlib_ng
 
@@ -39,8 +39,8 @@ HEADER = struct.Struct("<BIIII")
 CHECKED = struct.calcsize("<BI")  # the checksum covers the version, and all from here on
 ENTRY = struct.Struct("<BBqqI")
 INT64 = range(-(2**63), 2**63)
-# Its stub has an instance of the error in place of the class.
-DAMAGE: tuple[type[Exception], ...] = (zlib_ng.error, struct.error, ValueError, OverflowError, MemoryError)  # type: ignore[assignment]
+ZLIB_ERROR = cast(type[Exception], zlib_ng.error)  # its stub has an instance
+DAMAGE = (ZLIB_ERROR, struct.error, ValueError, OverflowError, MemoryError)
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -288,13 +288,12 @@ def _sealed_uptime(boot: Boot) -> int | None:
     if not until:
         return None
     newest = max(to_ms(at) for at in until.values() if at is not None)
+    chunks = Chunk.objects.filter(interface__in=until).around(newest - SEALED_OF_LATE_MS, newest).defer("hours")
     found: list[tuple[int, int]] = []
     try:
-        for chunk in (
-            Chunk.objects.filter(interface__in=until).around(newest - SEALED_OF_LATE_MS, newest).defer("hours")
-        ):
+        for chunk in chunks:
             readings = chunk.get_readings(("boot", "at", "started"))
-            rows = zip(*(readings[name] for name in ("boot", "at", "started")), strict=True)
+            rows = zip(readings["boot"], readings["at"], readings["started"], strict=True)
             found.extend((at, at - started) for of, at, started in rows if of == boot.pk)
     except CodecError:
         return None  # the next seal names it

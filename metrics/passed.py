@@ -53,7 +53,6 @@ OTHERS_OF_HOURS = ("covered_ms", "marks")
 OF_OTHERS = ("interface_id", "start", "days", "last_at", "last_reading", "has_readings", *OF_CHUNKS, "hours")
 TOLD = (*BYTES, "covered_ms")
 SOON_SEALED_MS = 2 * HOUR_MS
-AT_ONCE = 1000  # rows that are fetched
 
 Sums = list[int]  # rx and tx, and more than 0 where anything is known
 
@@ -361,7 +360,7 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
         others = around(since, day_start(start) - 1) | at_end
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     rows = of_all.filter(others).order_by("interface_id", "start").with_hours().values_list(*OF_OTHERS)
-    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in list(stream(rows, AT_ONCE)):
+    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in list(stream(rows)):
         summed_from, summed_to = spans.get(pk, (date.max, date.min))
         if first_day <= summed_to and first_day + timedelta(days=days) > summed_from:
             return _read_chunks(ids, since, first, last)  # its days were summed, and have become a week since

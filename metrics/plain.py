@@ -16,7 +16,6 @@ from metrics.models import DAY_MS, READING_COLUMNS, Chunk, day_start, unpack_rea
 from metrics.readings import chunks_around, is_around
 from metrics.streaming import stream
 
-AT_ONCE = 200  # chunks that are held, at most
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
@@ -38,7 +37,7 @@ def plain_lines(
     clocks: dict[Hashable, _Clock] = {}
     if wanted:
         chunks = chunks_around(wanted, set().union(*wanted.values())).order_by("interface_id", "start")
-        with closing(stream(chunks.values_list(*STORED), AT_ONCE)) as rows:
+        with closing(stream(chunks.values_list(*STORED))) as rows:
             for pk, group in groupby(rows, itemgetter(0)):
                 of_interface = list(group)
                 lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)

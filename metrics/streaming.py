@@ -6,16 +6,18 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db import connections, models
 
+AT_ONCE = 200  # rows
 
-def stream(queryset: "models.QuerySet[Any, tuple[Any, ...]]", at_once: int) -> Generator[tuple[Any, ...], None, None]:
-    """Yield the rows of a `values_list`: one by one as they arrive where the engine can, else `at_once` at a time.
+
+def stream(queryset: "models.QuerySet[Any, tuple[Any, ...]]") -> Generator[tuple[Any, ...], None, None]:
+    """Yield the rows of a `values_list`: one by one as they arrive where the engine can, else AT_ONCE at a time.
 
     Until the last, or until the generator is closed, nothing else can be asked of this connection: PostgreSQL's waits
     for ever. To close it early in a transaction ends that. A statement's time-out counts what is done between two rows.
     """
     database = connections[queryset.db]
     if not hasattr(database, "stream"):
-        yield from queryset.iterator(at_once)
+        yield from queryset.iterator(AT_ONCE)
         return
     compiler = queryset.query.get_compiler(connection=database)
     try:

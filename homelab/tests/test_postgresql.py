@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -16,7 +17,8 @@ from rest_framework.test import APIClient
 
 from homelab import health
 from homelab.postgresql.options import options
-from metrics.models import Heartbeat, Interface
+from metrics.models import Chunk, Heartbeat, Interface
+from metrics.streaming import stream
 from servers.models import ApiKey, KeyKind, Server, Snapshot
 from servers.tests.sessions import Cutter, address, end_session
 
@@ -304,3 +306,12 @@ def test_a_server_is_deleted_while_it_reports(admin_client, shared: APIClient, r
     assert set(statuses) == {200}
     assert len(statuses) > 10
     assert Interface.objects.filter(server="nas").count() <= 1
+
+
+@pytest.mark.django_db
+def test_rows_are_streamed_of_more_interfaces_than_a_statement_takes_parameters():
+    server = Server.objects.create(id="nas", hostname="nas")
+    eth0 = Interface.objects.create(server=server, name="eth0")
+    Chunk.objects.create(interface=eth0, start=date(2026, 3, 2), readings=b"\x00\xff")
+    of_many = Chunk.objects.filter(interface__in=range(eth0.pk, eth0.pk + 70_000))
+    assert list(stream(of_many.values_list("interface_id", "readings"))) == [(eth0.pk, b"\x00\xff")]
