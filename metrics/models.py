@@ -65,13 +65,12 @@ RIDES_ON_ANOTHER = (Kind.VETH, Kind.BRIDGE, Kind.TUN, Kind.WIREGUARD)
 class InterfaceQuerySet(models.QuerySet["Interface"]):
     def in_totals(self) -> "InterfaceQuerySet":
         """Interfaces whose bytes count in their server's total: none of them passes through another one."""
-        by_rule = Q(counts_in_total=None, master="") & ~_is_of(*RIDES_ON_ANOTHER)
-        return self.filter(Q(counts_in_total=True) | by_rule)
+        return self.filter(_is_in_totals())
 
     def counted(self) -> "InterfaceQuerySet":
         """Interfaces that make up the total of their server: those `in_totals`, or all where it has none of these."""
         of_server = Interface.objects.in_totals().filter(server=OuterRef("server"))
-        return self.filter(Exists(of_server.filter(pk=OuterRef("pk"))) | ~Exists(of_server))
+        return self.filter(_is_in_totals() | ~Exists(of_server))
 
     def of_kind(self, *kinds: str) -> "InterfaceQuerySet":
         """Interfaces of these kinds: as a person has set them, else as their agents report them."""
@@ -88,6 +87,11 @@ class InterfaceQuerySet(models.QuerySet["Interface"]):
     def gone_veths(self, *, before: datetime) -> "InterfaceQuerySet":
         """Links of containers that went before then: each start of a container makes a new one."""
         return self.of_kind(Kind.VETH).filter(last_seen_at__lt=before).exclude(counts_in_total=True)
+
+
+def _is_in_totals() -> Q:
+    by_rule = Q(counts_in_total=None, master="") & ~_is_of(*RIDES_ON_ANOTHER)
+    return Q(counts_in_total=True) | by_rule
 
 
 def _is_of(*kinds: str) -> Q:
