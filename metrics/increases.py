@@ -32,7 +32,7 @@ from metrics.counters import (
     unroll,
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
-from metrics.plain import plain_lines
+from metrics.plain import Window, plain_lines
 from metrics.readings import AROUND_MS, Logs, Waiting, chunks_around, logs_of, readings, sealed_readings
 from metrics.steady import Standings, standings_of
 
@@ -97,7 +97,7 @@ def increases(
 ) -> dict[int, Buckets]:
     """Return what passed each interface, by its id, between consecutive `instants` (ms)."""
     if len(instants) < 2 or not interfaces:
-        return {interface.pk: empty_buckets(max(len(instants) - 1, 0), counters) for interface in interfaces}
+        return {interface.id: empty_buckets(max(len(instants) - 1, 0), counters) for interface in interfaces}
     if not is_by_hours(instants):
         lines = unrolled(interfaces, instants[0], instants[-1], counters)
         return {interface: measure(chains, instants, counters) for interface, chains in lines.items()}
@@ -156,18 +156,18 @@ def unrolled(
     for interface in interfaces:
         for key in _keys(interface, start, end, counters):
             kept: _Lines | None = memory.recall(key, interface.revision)
-            if kept is not None and kept.start <= starts.get(interface.pk, start) and end <= kept.end:
-                found[interface.pk] = kept.chains
+            if kept is not None and kept.start <= starts.get(interface.id, start) and end <= kept.end:
+                found[interface.id] = kept.chains
                 break
         else:
             missing.append(interface)
     if missing:
         loaded = readings(missing, start, end, counters, logs=logs, newest=newest, last_waiting=last_waiting)
         for interface in missing:
-            of_interface = loaded[interface.pk]
-            first = starts.get(interface.pk, start)
+            of_interface = loaded[interface.id]
+            first = starts.get(interface.id, start)
             chains = [_compact(chain) for chain in unroll(of_interface, counters)]
-            found[interface.pk] = chains
+            found[interface.id] = chains
             # Where the readings end before the window does, there are none after it either.
             since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > first else first
             until = FOREVER if not of_interface["at"] or of_interface["at"][-1] < end else end
@@ -176,8 +176,8 @@ def unrolled(
     return found
 
 
-def final_until(interfaces: Sequence[Interface]) -> dict[Interface, int]:
-    """Return, for each interface, up to when its chunks' hours say all that is known.
+def final_until(interfaces: Sequence[Interface]) -> dict[int, int]:
+    """Return, for each interface, by its id, up to when its chunks' hours say all that is known.
 
     Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.
     """
@@ -199,25 +199,25 @@ def waiting_of(interfaces: Sequence[Interface], logs: Logs) -> dict[str, Waiting
     return waiting
 
 
-def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[Interface, int]:
-    limits: dict[Interface, int] = {}
+def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[int, int]:
+    limits: dict[int, int] = {}
     late: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
         of_server = waiting.get(interface.server_id)
         newest_sealed = to_ms(interface.sealed_until) if interface.sealed_until else None
         if of_server is None:
-            limits[interface] = FOREVER
+            limits[interface.id] = FOREVER
         elif newest_sealed is None:
-            limits[interface] = 0
+            limits[interface.id] = 0
         elif newest_sealed <= of_server.first_at:
-            limits[interface] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
+            limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
         else:
             late[of_server.first_at].append(interface)
     for first_waiting, group in late.items():
-        sealed = sealed_readings([interface.pk for interface in group], first_waiting, first_waiting, ())
+        sealed = sealed_readings([interface.id for interface in group], first_waiting, first_waiting, ())
         for interface in group:
-            at = sealed[interface.pk]["at"]
-            limits[interface] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+            at = sealed[interface.id]["at"]
+            limits[interface.id] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
     return limits
 
 
@@ -234,9 +234,9 @@ def is_by_hours(instants: Sequence[int]) -> bool:
 
 def _keys(interface: Interface, start: int, end: int, counters: Sequence[str]) -> list[tuple[object, ...]]:
     """Return under which keys a window may be kept; the last is its own: the window's, or that of one hour."""
-    keys: list[tuple[object, ...]] = [("lines", interface.pk, *counters)]
+    keys: list[tuple[object, ...]] = [("lines", interface.id, *counters)]
     if end - start <= 3 * HOUR_MS:
-        keys.append(("lines", interface.pk, start // HOUR_MS, *counters))
+        keys.append(("lines", interface.id, start // HOUR_MS, *counters))
     return keys
 
 
@@ -245,12 +245,12 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
     found: dict[int, Hours] = {}
     missing: list[Interface] = []
     for interface in interfaces:
-        kept: Hours | None = memory.recall(("hours", interface.pk, *counters), interface.revision)
+        kept: Hours | None = memory.recall(("hours", interface.id, *counters), interface.revision)
         # Readings that were sealed since would be in neither these hours nor the logs.
         log = logs.get(interface.server_id)
         is_current = log is None or kept is None or kept.first_waiting == log.first_at
         if kept is not None and kept.start <= start and is_current:
-            found[interface.pk] = kept
+            found[interface.id] = kept
         else:
             missing.append(interface)
     if missing:
@@ -259,10 +259,10 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
         stored = _stored_hours(missing, start, counters, PEAKS, LOWS)
         for interface in missing:
             of_server = waiting.get(interface.server_id)
-            hours = stored[interface.pk].with_log(interface, limits[interface], of_server)
-            found[interface.pk] = hours
-            rows = stored[interface.pk].rows
-            memory.keep(("hours", interface.pk, *counters), interface.revision, hours, rows=rows)
+            hours = stored[interface.id].with_log(interface, limits[interface.id], of_server)
+            found[interface.id] = hours
+            rows = stored[interface.id].rows
+            memory.keep(("hours", interface.id, *counters), interface.revision, hours, rows=rows)
     return found
 
 
@@ -270,32 +270,34 @@ def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: i
     """Return the hours of BYTES as `_hours_of` does; read once until something is sealed."""
     stored: dict[int, _Stored] = {}
     for interface in interfaces:
-        kept: _Stored | None = memory.recall(("stored", interface.pk), standings.of[interface.server_id].sealed)
+        kept: _Stored | None = memory.recall(("stored", interface.id), standings.of[interface.server_id].sealed)
         if kept is not None and kept.start <= start:
-            stored[interface.pk] = kept
-    missing = [interface for interface in interfaces if interface.pk not in stored]
+            stored[interface.id] = kept
+    missing = [interface for interface in interfaces if interface.id not in stored]
     read = _stored_hours(missing, start, BYTES, (), ()) if missing else {}
     for interface in missing:
-        stored[interface.pk] = kept = read[interface.pk]
-        memory.keep(("stored", interface.pk), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
+        stored[interface.id] = kept = read[interface.id]
+        memory.keep(("stored", interface.id), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
     waiting = standings.waiting
     limits = limits_of(interfaces, waiting)
-    return {each.pk: stored[each.pk].with_log(each, limits[each], waiting.get(each.server_id)) for each in interfaces}
+    return {
+        each.id: stored[each.id].with_log(each, limits[each.id], waiting.get(each.server_id)) for each in interfaces
+    }
 
 
 def _stored_hours(
     interfaces: Sequence[Interface], start: int, counters: Sequence[str], peaks: Sequence[str], lows: Sequence[str]
 ) -> dict[int, _Stored]:
     chunks: dict[int, list[Chunk]] = defaultdict(list)
-    since = Chunk.objects.filter(interface__in=[interface.pk for interface in interfaces]).since(start)
+    since = Chunk.objects.filter(interface__in=[interface.id for interface in interfaces]).since(start)
     for chunk in since.with_hours():
         chunks[chunk.interface_id].append(chunk)
     stored = {}
     for interface in interfaces:
-        of_interface = chunks[interface.pk]
+        of_interface = chunks[interface.id]
         last_reading = of_interface[-1].get_last_reading() if of_interface else None
         kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-        stored[interface.pk] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters, peaks, lows))
+        stored[interface.id] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters, peaks, lows))
     return stored
 
 
@@ -390,12 +392,12 @@ def _of_whole_hours(
     grid = sorted({edge for instant in instants for edge in hour_around(instant)})
     hours_only = {instant for instant in instants if instant % HOUR_MS == 0}
     for interface in interfaces:
-        of_interface = hours[interface.pk]
+        of_interface = hours[interface.id]
         limit = min(of_interface.bounds(instants)[0], grid[-1])
         edges = [*grid[: bisect_left(grid, limit)], limit]
         line = of_interface.line
         if line is None or len(edges) < 2:
-            totals[interface.pk] = empty_buckets(len(instants) - 1, counters)
+            totals[interface.id] = empty_buckets(len(instants) - 1, counters)
             continue
         whole = measure([line], edges, counters)
         into = empty_buckets(len(instants) - 1, counters)
@@ -411,7 +413,7 @@ def _of_whole_hours(
                 bucket = bisect_right(instants, start) - 1
                 if 0 <= bucket < len(instants) - 1 and end <= instants[bucket + 1]:
                     add_buckets(into, bucket, whole, index, index + 1)
-        totals[interface.pk] = into
+        totals[interface.id] = into
     return totals
 
 
@@ -437,47 +439,48 @@ def add_cut_hours(
         if instant % HOUR_MS:
             cut[instant // HOUR_MS * HOUR_MS].append(instant)
     final = {
-        hour: [each for each in interfaces if hour + HOUR_MS <= hours[each.pk].bounds(instants)[0]] for hour in cut
+        (hour, hour + HOUR_MS): [each for each in interfaces if hour + HOUR_MS <= hours[each.id].bounds(instants)[0]]
+        for hour in cut
     }
     if len(cut) > 4:
         of_all = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
-        lines = dict.fromkeys(cut, of_all)
+        lines = dict.fromkeys(final, of_all)
     else:
-        lines = unrolled_hours(final, counters, sealed)
-    for hour, inner in cut.items():
-        edges = [hour, *inner, hour + HOUR_MS]
-        for interface in final[hour]:
-            of_interface = hours[interface.pk]
+        lines = unrolled_windows(final, counters, sealed)
+    for (hour, end), of_hour in final.items():
+        edges = [hour, *cut[hour], end]
+        for interface in of_hour:
+            of_interface = hours[interface.id]
             if hour < of_interface.kept_from and of_interface.line is not None:
                 part = measure([of_interface.line], edges, counters)  # in proportion to time, past their retention
             else:
-                part = measure(lines[hour][interface.pk], edges, counters)
+                part = measure(lines[hour, end][interface.id], edges, counters)
             for index, start in enumerate(edges[:-1]):
                 bucket = bisect_right(instants, start) - 1
                 if bucket >= 0 and edges[index + 1] <= instants[-1]:
-                    add_buckets(totals[interface.pk], bucket, part, index, index + 1)
+                    add_buckets(totals[interface.id], bucket, part, index, index + 1)
 
 
-def unrolled_hours(
-    interfaces: Mapping[int, Sequence[Interface]], counters: Sequence[str], sealed: Mapping[str, int] | None
-) -> dict[int, dict[int, list[Chain]]]:
-    """Return the unrolled readings of some hours that are final: no log changes them.
+def unrolled_windows(
+    interfaces: Mapping[Window, Sequence[Interface]], counters: Sequence[str], sealed: Mapping[str, int] | None
+) -> dict[Window, dict[int, list[Chain]]]:
+    """Return the unrolled readings of some windows (ms) that are final: no log changes them. These are whole hours.
 
     They are read once until the next heartbeat or, where it is known what was `sealed`, until something is.
     """
-    kind = "hour" if sealed is None else "sealed hour"
-    found: dict[int, dict[int, list[Chain]]] = {}
-    missing: dict[int, dict[int, int | None]] = {}
-    for hour, final in interfaces.items():
-        revisions = {each.pk: each.revision if sealed is None else sealed.get(each.server_id) for each in final}
-        kept = {pk: memory.recall((kind, pk, hour, *counters), revision) for pk, revision in revisions.items()}
-        found[hour] = {pk: chains for pk, chains in kept.items() if chains is not None}
-        missing[hour] = {pk: revision for pk, revision in revisions.items() if pk not in found[hour]}
-    newest = {each.pk: to_ms(each.sealed_until) for final in interfaces.values() for each in final if each.sealed_until}
-    for hour, read in _read_hours(missing, counters, newest if sealed is not None else None).items():
+    kind = "window" if sealed is None else "sealed window"
+    found: dict[Window, dict[int, list[Chain]]] = {}
+    missing: dict[Window, dict[int, int | None]] = {}
+    for window, final in interfaces.items():
+        revisions = {each.id: each.revision if sealed is None else sealed.get(each.server_id) for each in final}
+        kept = {pk: memory.recall((kind, pk, window, *counters), revision) for pk, revision in revisions.items()}
+        found[window] = {pk: chains for pk, chains in kept.items() if chains is not None}
+        missing[window] = {pk: revision for pk, revision in revisions.items() if pk not in found[window]}
+    newest = {each.id: to_ms(each.sealed_until) for final in interfaces.values() for each in final if each.sealed_until}
+    for window, read in _read_windows(missing, counters, newest if sealed is not None else None).items():
         for pk, chains in read.items():
-            found[hour][pk] = chains
-            memory.keep((kind, pk, hour, *counters), missing[hour][pk], chains, rows=sum(map(room_of, chains)))
+            found[window][pk] = chains
+            memory.keep((kind, pk, window, *counters), missing[window][pk], chains, rows=sum(map(room_of, chains)))
     return found
 
 
@@ -489,30 +492,30 @@ def room_of(chain: Chain) -> int:
     return sum(own.values()) * VALUE_BYTES // memory.ROW_BYTES
 
 
-def _read_hours(
-    missing: Mapping[int, Collection[int]], counters: Sequence[str], newest: Mapping[int, int] | None
-) -> dict[int, dict[int, list[Chain]]]:
-    """Return the unrolled readings of interfaces in some hours.
+def _read_windows(
+    missing: Mapping[Window, Collection[int]], counters: Sequence[str], newest: Mapping[int, int] | None
+) -> dict[Window, dict[int, list[Chain]]]:
+    """Return the unrolled readings of interfaces in some windows.
 
     Where the `newest` sealed reading of each is given, without peaks and lows.
     """
-    found: dict[int, dict[int, list[Chain]]] = {hour: {} for hour in missing}
-    windows: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for hour, of_hour in missing.items():
-        for pk in of_hour:
-            windows[pk].append((hour, hour + HOUR_MS))
+    found: dict[Window, dict[int, list[Chain]]] = {window: {} for window in missing}
+    windows: dict[int, list[Window]] = defaultdict(list)
+    for window, of_window in missing.items():
+        for pk in of_window:
+            windows[pk].append(window)
     stored: list[Chunk] = []
     if newest is not None:
         lines, stored = plain_lines(windows, newest)
         for pk, of_interface in lines.items():
-            for (hour, _), line in of_interface.items():
-                found[hour][pk] = [line]
+            for window, line in of_interface.items():
+                found[window][pk] = [line]
     elif windows:
         stored = list(chunks_around(windows, {window for of_interface in windows.values() for window in of_interface}))
-    for hour, of_hour in missing.items():
-        if rest := [pk for pk in of_hour if pk not in found[hour]]:
-            for pk, read in sealed_readings(rest, hour, hour + HOUR_MS, counters, stored=stored).items():
-                found[hour][pk] = [_compact(chain) for chain in unroll(read, counters)]
+    for (start, end), of_window in missing.items():
+        if rest := [pk for pk in of_window if pk not in found[start, end]]:
+            for pk, read in sealed_readings(rest, start, end, counters, stored=stored).items():
+                found[start, end][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
 
 
@@ -527,16 +530,16 @@ def add_newest(
     are_thin: bool = False,
 ) -> None:
     """Add what readings say of the time after the hours that are final; `are_thin`: the logs are of `Standings`."""
-    starts = {interface.pk: max(hours[interface.pk].bounds(instants)[1], instants[0]) for interface in interfaces}
+    starts = {interface.id: max(hours[interface.id].bounds(instants)[1], instants[0]) for interface in interfaces}
     newest = {pk: of for pk, start in starts.items() if (of := hours[pk].newest) is not None and of.at == start}
     last_waiting = max((hours[pk].last_waiting or 0 for pk in newest), default=0)
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
-        if starts[interface.pk] < instants[-1]:
+        if starts[interface.id] < instants[-1]:
             # Those that go on from their newest sealed reading are read at once, wherever that is.
-            groups[-1 if interface.pk in newest else starts[interface.pk]].append(interface)
+            groups[-1 if interface.id in newest else starts[interface.id]].append(interface)
     for group in groups.values():
-        since = min(starts[interface.pk] for interface in group)
+        since = min(starts[interface.id] for interface in group)
         if are_thin:
             read = readings(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)
             lines = {pk: unroll(of, counters) for pk, of in read.items()}

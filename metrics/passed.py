@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from heapq import nlargest
+from itertools import pairwise
 from operator import add, attrgetter, sub
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from metrics.increases import (
     hours_line,
     limits_of,
     room_of,
-    unrolled_hours,
+    unrolled_windows,
 )
 from metrics.models import (
     DAY_MS,
@@ -119,19 +120,12 @@ class _Part:
     Up to `final` (ms) hours serve, and from `since` on readings do.
     """
 
+    interface: Interface
     sums: Sums
     hours: Hours
     final: int
     since: int
     is_told: bool = False  # all after the final hours is in the sums
-
-    def add(self, chains: Sequence[Chain], edges: Sequence[int]) -> None:
-        """Add what passed between two instants."""
-        if any(chain.marks for chain in chains):
-            bucket = measure(chains, edges, BYTES)
-            _add(self.sums, [bucket.sums["rx_bytes"][0], bucket.sums["tx_bytes"][0], int(bucket.is_known(0))])
-        else:
-            _add(self.sums, [values[0] for values in sums_between(chains, edges, TOLD)])
 
 
 def passed(
@@ -145,7 +139,7 @@ def passed(
         return {}
     instants = [start, end]
     standings = standings_of(interfaces, instants)
-    key = ("passed", start, end, most, *(interface.pk for interface in interfaces))
+    key = ("passed", start, end, most, *(interface.id for interface in interfaces))
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
         known, unclear = _passed(interfaces, instants, standings, most)
@@ -162,103 +156,131 @@ def _passed(
     """Return what passed, and of which interfaces the totals of chunks do not tell it."""
     sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
     limits = limits_of(interfaces, waiting)
+    told: dict[int, tuple[int, int] | None] = {}
+    if most is None or most >= len(interfaces):
+        told = _of_readings(interfaces, instants, limits, sealed)
+        interfaces = [interface for interface in interfaces if interface.id not in told]
+        if not interfaces:
+            return told, []
     chunks = _chunks_of(interfaces, instants[0], instants[1], sealed)
-    parts: dict[Interface, _Part] = {}
+    parts: dict[int, _Part] = {}
     unclear = []
     for interface in interfaces:
-        others = chunks.others.get(interface.pk, [])
-        hours = _hours(interface, limits[interface], waiting.get(interface.server_id), others, instants)
+        others = chunks.others.get(interface.id, [])
+        hours = _hours(interface, limits[interface.id], waiting.get(interface.server_id), others, instants)
         final, since = hours.bounds(instants)
         sums = _sums(interface, final, chunks, instants)
         is_as_read = interface.sealed_revision in (None, sealed[interface.server_id])
         if sums is None or not is_as_read:
             unclear.append(interface)
         else:
-            parts[interface] = _Part(sums, hours, final, since)
+            parts[interface.id] = _Part(interface, sums, hours, final, since)
     until_newest = _until_newest(parts, instants, standings)
-    for interface, part in parts.items():
-        standing, log = standings.of[interface.server_id], logs.get(interface.server_id)
-        part.is_told = _add_plain(part, interface, standing, log, instants, until_newest.get(interface.pk))
+    for pk, part in parts.items():
+        server = part.interface.server_id
+        part.is_told = _add_plain(part, standings.of[server], logs.get(server), instants, until_newest.get(pk))
     cut = {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
     if most is not None:
         parts = _foremost(parts, chunks, cut, most)
     _add_cut(parts, cut, instants, sealed)
-    waits = [each for each, part in parts.items() if not part.is_told]
-    totals = {each.pk: _bucket(parts[each].sums) for each in waits}
-    add_newest(totals, waits, {each.pk: parts[each].hours for each in waits}, instants, BYTES, logs, are_thin=True)
-    told = {each.pk: (part.sums[0], part.sums[1]) if part.sums[2] else None for each, part in parts.items()}
+    waits = {pk: part for pk, part in parts.items() if not part.is_told}
+    totals = {pk: _bucket(part.sums) for pk, part in waits.items()}
+    hours_of = {pk: part.hours for pk, part in waits.items()}
+    of_waits = [part.interface for part in waits.values()]
+    add_newest(totals, of_waits, hours_of, instants, BYTES, logs, are_thin=True)
+    told |= {pk: _both(part.sums) for pk, part in parts.items()}
     return told | _told(totals), unclear
 
 
+def _of_readings(
+    interfaces: Sequence[Interface], instants: Sequence[int], limits: Mapping[int, int], sealed: Mapping[str, int]
+) -> dict[int, tuple[int, int] | None]:
+    """Return what passed in a window that holds no whole hour, of those of which nothing in it waits or was pruned."""
+    (first, since), (until, last) = map(hour_around, instants)
+    final = [
+        each
+        for each in interfaces
+        if limits[each.id] >= last and each.sealed_revision in (None, sealed[each.server_id])
+    ]
+    if not final or since < until:
+        return {}
+    if Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
+        return {}
+    midnight = last // DAY_MS * DAY_MS  # where one chunk may end and another begin
+    windows = list(pairwise(sorted({first, max(first, midnight), last})))
+    sums = {each.id: [0, 0, 0] for each in final}
+    for (start, end), lines in unrolled_windows(dict.fromkeys(windows, final), BYTES, sealed).items():
+        edges = [max(start, instants[0]), min(end, instants[1])]
+        for pk, chains in lines.items():
+            _add_between(sums[pk], chains, edges)
+    return {pk: _both(of_interface) for pk, of_interface in sums.items()}
+
+
 def _add_cut(
-    parts: Mapping[Interface, _Part], cut: Collection[int], instants: Sequence[int], sealed: Mapping[str, int]
+    parts: Mapping[int, _Part], cut: Collection[int], instants: Sequence[int], sealed: Mapping[str, int]
 ) -> None:
     """Add what passed in the final hours that an edge cuts, from their readings."""
-    final = {hour: [each for each, part in parts.items() if hour + HOUR_MS <= part.final] for hour in cut}
-    for hour, of_hour in unrolled_hours(final, BYTES, sealed).items():
-        edges = [max(hour, instants[0]), min(hour + HOUR_MS, instants[1])]
-        for interface in final[hour]:
-            part = parts[interface]
+    final = {
+        (hour, hour + HOUR_MS): [part.interface for part in parts.values() if hour + HOUR_MS <= part.final]
+        for hour in cut
+    }
+    for (hour, end), of_hour in unrolled_windows(final, BYTES, sealed).items():
+        edges = [max(hour, instants[0]), min(end, instants[1])]
+        for pk, chains in of_hour.items():
+            part = parts[pk]
             if hour < part.hours.kept_from and part.hours.line is not None:
-                part.add([part.hours.line], edges)  # in proportion to time, past their retention
+                _add_between(part.sums, [part.hours.line], edges)  # in proportion to time, past their retention
             else:
-                part.add(of_hour[interface.pk], edges)
+                _add_between(part.sums, chains, edges)
 
 
-def _foremost(
-    parts: Mapping[Interface, _Part], chunks: _Chunks, cut: Collection[int], count: int
-) -> dict[Interface, _Part]:
+def _foremost(parts: Mapping[int, _Part], chunks: _Chunks, cut: Collection[int], count: int) -> dict[int, _Part]:
     """Return the parts that may be among the `count` with most bytes, were all of the hours that are cut in them."""
     if len(parts) <= count:
         return dict(parts)
     least = nlargest(count, (sum(part.sums[:2]) for part in parts.values()))
     return {
-        interface: part
-        for interface, part in parts.items()
-        if not part.is_told or _most(interface, part, chunks, cut) >= least[-1]
+        pk: part
+        for pk, part in parts.items()
+        if not part.is_told or _most(part, chunks.others.get(pk, []), cut) >= least[-1]
     }
 
 
-def _most(interface: Interface, part: _Part, chunks: _Chunks, cut: Collection[int]) -> int:
+def _most(part: _Part, others: Sequence[_Other], cut: Collection[int]) -> int:
     """Return no less than the bytes that passed, both ways together."""
     sums = list(part.sums)
-    for other in chunks.others.get(interface.pk, []):
+    for other in others:
         for hour in cut:
             if hour + HOUR_MS <= part.final:
                 other.add_to(sums, hour, hour + HOUR_MS, FOREVER)
     return sums[0] + sums[1]
 
 
-def _until_newest(parts: Mapping[Interface, _Part], instants: Sequence[int], standings: Standings) -> dict[int, Chain]:
+def _until_newest(parts: Mapping[int, _Part], instants: Sequence[int], standings: Standings) -> dict[int, Chain]:
     """Return what is sealed of the hour of the newest sealed reading, where an edge cuts it and it is plain."""
     lines: dict[int, Chain] = {}
     wanted: dict[int, list[tuple[int, int]]] = {}
     keys: dict[int, tuple[object, ...]] = {}
-    for interface, part in parts.items():
-        standing, newest = standings.of[interface.server_id], part.hours.newest
+    for pk, part in parts.items():
+        standing, newest = standings.of[part.interface.server_id], part.hours.newest
         since = part.since
         if newest is not None and standing.since is not None and standing.since <= newest.at and since < newest.at:
-            keys[interface.pk] = ("until newest", interface.pk, since)
-            kept: Chain | None = memory.recall(keys[interface.pk], standing.sealed)
+            keys[pk] = ("until newest", pk, since)
+            kept: Chain | None = memory.recall(keys[pk], standing.sealed)
             if kept is not None:
-                lines[interface.pk] = kept
+                lines[pk] = kept
             elif since < instants[1] and instants[0] < newest.at:
-                wanted[interface.pk] = [(since, newest.at)]
-    sealed = {interface.pk: standings.of[interface.server_id].sealed for interface in parts}
+                wanted[pk] = [(since, newest.at)]
     for pk, read in plain_lines(wanted, {})[0].items():
         for line in read.values():
             lines[pk] = line
-            memory.keep(keys[pk], sealed[pk], line, rows=room_of(line))
+            sealed = standings.of[parts[pk].interface.server_id].sealed
+            memory.keep(keys[pk], sealed, line, rows=room_of(line))
     return lines
 
 
 def _add_plain(
-    part: _Part,
-    interface: Interface,
-    standing: Standing,
-    log: Log | None,
-    instants: Sequence[int],
-    until_newest: Chain | None,
+    part: _Part, standing: Standing, log: Log | None, instants: Sequence[int], until_newest: Chain | None
 ) -> bool:
     """Add what passed after the hours, if the log goes on plainly from the newest sealed reading; tell whether."""
     since, newest = part.since, part.hours.newest
@@ -266,8 +288,8 @@ def _add_plain(
         return True
     if log is None or standing.since is None:
         return False
-    line = log.readings.get(interface.name, [])
-    is_sealed = standing.sealed or interface.sealed_until is not None
+    line = log.readings.get(part.interface.name, [])
+    is_sealed = standing.sealed or part.interface.sealed_until is not None
     is_known = newest is not None and (newest.at <= max(since, instants[0]) or until_newest is not None)
     if newest is not None and is_known and standing.since <= newest.at:
         line = [newest, *line]
@@ -276,7 +298,7 @@ def _add_plain(
     if until_newest is not None and newest is not None:
         start, end = max(instants[0], since), min(instants[1], newest.at)
         if start < end:
-            part.add([until_newest], [start, end])
+            _add_between(part.sums, [until_newest], [start, end])
     if line:
         start, end = max(instants[0], since, line[0].at), min(instants[1], line[-1].at)
         if start < end:
@@ -314,10 +336,10 @@ def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[
     """Return what the whole hours of the window say; None where the totals of chunks do not tell it."""
     since = -(-instants[0] // HOUR_MS) * HOUR_MS
     until = min(final, instants[1] // HOUR_MS * HOUR_MS)
-    sums = list(chunks.within.get(interface.pk, [0, 0, 0]))
-    if interface.pk in chunks.within and (until < chunks.until or not any(sums)):
+    sums = list(chunks.within.get(interface.id, [0, 0, 0]))
+    if interface.id in chunks.within and (until < chunks.until or not any(sums)):
         return None  # late readings wait for some of these chunks; or no byte and no second, but a gap perhaps
-    others = chunks.others.get(interface.pk, [])
+    others = chunks.others.get(interface.id, [])
     if others and (interface.sealed_until is None or (others[-1].last_at or EPOCH) > interface.sealed_until):
         return None  # sealed since the window was asked for
     for other in others:
@@ -328,7 +350,7 @@ def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[
 def _chunks_of(interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int]) -> _Chunks:
     """Return the chunks of the window; read once until something is sealed."""
     (since, first), (_, last) = hour_around(start), hour_around(end)
-    ids = [interface.pk for interface in interfaces]
+    ids = [interface.id for interface in interfaces]
     key = ("chunks", since, first, last, *ids)
     revision = sum(sealed.values())
     chunks: _Chunks | None = memory.recall(key, revision)
@@ -382,9 +404,22 @@ def _sums_of_each(chunks: QuerySet[Chunk]) -> list[Any]:
         return list(chunks.values_list("interface_id", "start", "start", *OF_CHUNKS))
 
 
+def _add_between(sums: Sums, chains: Sequence[Chain], edges: Sequence[int]) -> None:
+    """Add what passed between two instants."""
+    if any(chain.marks for chain in chains):
+        bucket = measure(chains, edges, BYTES)
+        _add(sums, [bucket.sums["rx_bytes"][0], bucket.sums["tx_bytes"][0], int(bucket.is_known(0))])
+    else:
+        _add(sums, [values[0] for values in sums_between(chains, edges, TOLD)])
+
+
 def _add(sums: Sums, of_chunks: Sequence[int]) -> None:
     rx, tx, *_ = of_chunks
     sums[:] = sums[0] + rx, sums[1] + tx, sums[2] + int(any(of_chunks))
+
+
+def _both(sums: Sums) -> tuple[int, int] | None:
+    return (sums[0], sums[1]) if sums[2] else None
 
 
 def _bucket(sums: Sums) -> Buckets:

@@ -74,7 +74,7 @@ def _versions(interfaces: Sequence[Interface], days: range) -> tuple[dict[int, d
         for day in days:
             following = bisect_left(with_readings, day + DAY_MS)
             until = with_readings[following] if following < len(with_readings) else FOREVER
-            if day + DAY_MS <= limits[interface]:
+            if day + DAY_MS <= limits[interface.pk]:
                 found[interface.pk][day] = versions[bisect_right(starts, until)]
     return found, {pk: day_start(of_interface[0][0]) for pk, of_interface in chunks.items() if of_interface}
 

@@ -485,6 +485,9 @@ def compare_together(hub: Hub, question: Question, cuts: list[int], *, remembere
     compare_increases(steps, sorted({start, end, *(start + cut % (end - start) for cut in cuts)}))
     compare_sum(steps, start, end, question)
     compare_top(steps, start, end)
+    for cut in cuts[:3]:
+        since = start + cut % (end - start)
+        compare_top(steps, since, since + 1 + cut % (7 * HOUR))
     for by_server in (False, True):
         compare_usage(steps, start, end, question.zone, by_server=by_server)
     compare_totals(steps, question.zone, end)

@@ -133,3 +133,32 @@ def test_a_day_that_is_sealed_since_the_interfaces_were_read_leaves_no_hole(hour
     hourly.seal(74)
     for known in (interfaces, hourly.interfaces()):
         assert bytes_of(known, hourly.window(0.5, 48)) == {round(47.5 * 3600)}
+
+
+@pytest.mark.parametrize("window", [(50.25, 50.5), (50, 50.5), (50.75, 51.5), (47.9, 48.1), (47.5, 48)])
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_minutes_are_told_from_readings_alone(hourly, window, is_merged, monkeypatch):
+    hourly.report(range(24 * 8 + 1))
+    hourly.seal(24 * 9)
+    if is_merged:
+        hourly.merge(24 * 17)
+    monkeypatch.setattr(passed_module, "_chunks_of", None)
+    start, end = window
+    for _ in range(2):
+        assert bytes_of(hourly.interfaces(), hourly.window(start, end)) == {round(3600 * (end - start))}
+
+
+def test_minutes_of_which_the_readings_are_gone_are_told_from_the_hours(hourly, settings):
+    hourly.report(range(24 * 8 + 1))
+    hourly.seal(24 * 9)
+    settings.RETENTION_READINGS_DAYS = 30
+    assert seal.prune(now=datetime(2026, 3, 10, tzinfo=UTC) + timedelta(days=30))
+    assert Chunk.objects.filter(readings__isnull=True).count() == 2
+    for start, end in [(47.5, 48.25), (23.25, 24.5), (30.25, 30.5)]:
+        assert bytes_of(hourly.interfaces(), hourly.window(start, end)) == {round(3600 * (end - start))}
+
+
+def test_of_minutes_that_one_interface_has_not_sealed_all_others_are_told_from_readings(fleet, report, now):
+    Interface.objects.filter(server="server-1").update(sealed_until=now - timedelta(minutes=120))
+    window = to_ms(now - timedelta(minutes=170)), to_ms(now - timedelta(minutes=110))
+    assert bytes_of(list(Interface.objects.with_revision()), window) == {3600}
