@@ -168,9 +168,12 @@ def unrolled(
             first = starts.get(interface.id, start)
             chains = [_compact(chain) for chain in unroll(of_interface, counters)]
             found[interface.id] = chains
-            # Where the readings end before the window does, there are none after it either.
-            since = -FOREVER if not of_interface["at"] or of_interface["at"][0] > first else first
-            until = FOREVER if not of_interface["at"] or of_interface["at"][-1] < end else end
+            # Where the readings end before the window does, there are none after it either: if that is the newest, and
+            # not the last of a chunk whose readings are gone.
+            at = of_interface["at"] or [-FOREVER]
+            has_newest = interface.sealed_until is None or to_ms(interface.sealed_until) <= at[-1]
+            since = -FOREVER if not of_interface["at"] or at[0] > first else first
+            until = FOREVER if at[-1] < end and has_newest else end
             key = _keys(interface, start, end, counters)[-1]
             memory.keep(key, interface.revision, _Lines(since, until, chains), rows=sum(map(room_of, chains)))
     return found

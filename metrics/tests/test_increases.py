@@ -224,6 +224,15 @@ def test_pruning_leaves_no_window_without_its_hours(count, remembered, now, sett
     assert remembered(0, 9 * HOUR) == [900 + 8 * HOUR + 1800]  # of the hour that is cut, a share in proportion
 
 
+def test_a_chart_of_readings_that_are_pruned_hides_none_that_is_kept(count, remembered, now, settings):
+    settings.RETENTION_READINGS_DAYS = 10
+    for day in (0, 4, 30):
+        count(*range(day * DAY, day * DAY + 2 * HOUR, MINUTE))
+    tick(now=now + timedelta(days=31))
+    remembered(*range(0, 5 * HOUR, 900))
+    assert sum(remembered(*range(30 * DAY, 30 * DAY + HOUR + 1, 900))) == HOUR
+
+
 # Two boots at once: a cloned machine
 
 
