@@ -216,8 +216,11 @@ def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> d
             limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
         else:
             late[of_server.first_at].append(interface)
+    windows = {(first_waiting, first_waiting) for first_waiting in late}
+    stored = list(chunks_around([each.id for group in late.values() for each in group], windows)) if late else []
     for first_waiting, group in late.items():
-        sealed = sealed_readings([interface.id for interface in group], first_waiting, first_waiting, ())
+        ids = [interface.id for interface in group]
+        sealed = sealed_readings(ids, first_waiting, first_waiting, (), stored=stored, silent=ids)
         for interface in group:
             at = sealed[interface.id]["at"]
             limits[interface.id] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
@@ -516,8 +519,12 @@ def _read_windows(
     elif windows:
         stored = list(chunks_around(windows, {window for of_interface in windows.values() for window in of_interface}))
     for (start, end), of_window in missing.items():
-        if rest := [pk for pk in of_window if pk not in found[start, end]]:
-            for pk, read in sealed_readings(rest, start, end, counters, stored=stored).items():
+        rest = [pk for pk in of_window if pk not in found[start, end]]
+        # What passed in a gap is in chunks, too: where there is none, nothing did.
+        holding = {chunk.interface_id for chunk in stored if chunk.start_ms < end and start < chunk.end_ms}
+        found[start, end] |= {pk: [] for pk in rest if pk not in holding}
+        if some := [pk for pk in rest if pk in holding]:
+            for pk, read in sealed_readings(some, start, end, counters, stored=stored).items():
                 found[start, end][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
 

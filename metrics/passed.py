@@ -143,9 +143,8 @@ def passed(
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
         known, unclear = _passed(interfaces, instants, standings, most)
-        if unclear:
-            known |= _told(bytes_between(unclear, instants))  # as of when the interfaces were read: not to be kept
-        else:
+        known |= _told(bytes_between(unclear, instants))
+        if all(interface.revision == standings.of[interface.server_id].revision for interface in unclear):
             memory.keep(key, standings.version, known, rows=4 * len(interfaces))
     return known
 
@@ -170,8 +169,7 @@ def _passed(
         hours = _hours(interface, limits[interface.id], waiting.get(interface.server_id), others, instants)
         final, since = hours.bounds(instants)
         sums = _sums(interface, final, chunks, instants)
-        is_as_read = interface.sealed_revision in (None, sealed[interface.server_id])
-        if sums is None or not is_as_read:
+        if sums is None or not _is_as_read(interface, sealed):
             unclear.append(interface)
         else:
             parts[interface.id] = _Part(interface, sums, hours, final, since)
@@ -192,16 +190,17 @@ def _passed(
     return told | _told(totals), unclear
 
 
+def _is_as_read(interface: Interface, sealed: Mapping[str, int]) -> bool:
+    """Tell whether nothing of its server was sealed between when the interface was read and its standing."""
+    return interface.sealed_revision in (None, sealed[interface.server_id])
+
+
 def _of_readings(
     interfaces: Sequence[Interface], instants: Sequence[int], limits: Mapping[int, int], sealed: Mapping[str, int]
 ) -> dict[int, tuple[int, int] | None]:
     """Return what passed in a window that holds no whole hour, of those of which nothing in it waits or was pruned."""
     (first, since), (until, last) = map(hour_around, instants)
-    final = [
-        each
-        for each in interfaces
-        if limits[each.id] >= last and each.sealed_revision in (None, sealed[each.server_id])
-    ]
+    final = [each for each in interfaces if limits[each.id] >= last and _is_as_read(each, sealed)]
     if not final or since < until:
         return {}
     if Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
@@ -289,7 +288,8 @@ def _add_plain(
     if log is None or standing.since is None:
         return False
     line = log.readings.get(part.interface.name, [])
-    is_sealed = standing.sealed or part.interface.sealed_until is not None
+    # Of an interface that was read without a revision, something may have been sealed since.
+    is_sealed = part.interface.sealed_until is not None or (standing.sealed and part.interface.sealed_revision is None)
     is_known = newest is not None and (newest.at <= max(since, instants[0]) or until_newest is not None)
     if newest is not None and is_known and standing.since <= newest.at:
         line = [newest, *line]

@@ -14,7 +14,7 @@ from itertools import accumulate
 from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
-from django.db.models import Count, F, Max, Min, Q
+from django.db.models import Count, F, Max, Min, Q, QuerySet, Value
 
 from metrics.counters import NO_BOOT, Reading
 from metrics.models import EPOCH, Heartbeat, Interface, from_ms, to_ms
@@ -28,12 +28,13 @@ NO_GAP_MS = 2**40  # the interval of a reading that may follow on several that a
 
 
 class Standing(NamedTuple):
-    """One server as of one instant: how often something was sealed, and what waits in the log.
+    """One server as of one instant: how often something changed, and was sealed, and what waits in the log.
 
     `others` heartbeats of these may be anything: those up to `since` (ms). `next_to` are the instants (ms) of the later
     ones before and after each that was asked about and is past what is sealed; None where there are none.
     """
 
+    revision: int
     sealed: int
     waiting: Waiting | None
     since: int | None
@@ -75,7 +76,7 @@ class Standings:
         thin = _with_few_others({server: of for server, of in self.of.items() if self._is_thin(of)})
         newest = _newest(thin)
         wanted = {server: _wanted(of, server in newest) for server, of in thin.items()}
-        others, near = _others(thin), _at(wanted)
+        others, near = _read(thin, wanted)
         for server, of in thin.items():
             # Where some have left the log since, or come late, the rest does not tell.
             if len(others.get(server, [])) == of.others and len(near[server]) == len(wanted[server]):
@@ -99,7 +100,7 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> St
     sealed_until = {server: to_ms(at) for server, at in newest.items()}
     edges = sorted(set(instants))[-MOST_INSTANTS:]
     open_edges = [edge for edge in edges if edge > min(sealed_until.values(), default=0)]  # the others are sealed
-    standings = dict.fromkeys(sealed_until, Standing(0, None, None, 0, ()))
+    standings = dict.fromkeys(sealed_until, Standing(0, 0, None, None, 0, ()))
     version = 0
     for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *around in _ask(
         sealed_until, open_edges
@@ -108,7 +109,7 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> St
         before_and_after = list(map(_to_ms, around))
         pairs = zip(open_edges, before_and_after[::2], before_and_after[1::2], strict=True)
         next_to = tuple((before, after) for edge, before, after in pairs if edge > sealed_until[server])
-        standings[server] = Standing(sealed, waiting, _to_ms(since), others, next_to)
+        standings[server] = Standing(revision + sealed, sealed, waiting, _to_ms(since), others, next_to)
         goes_on = None if waiting is None or standings[server].is_behind else revision
         version ^= hash((server, sealed, since, others, next_to, goes_on))
     return Standings(standings, names, len(edges) == len(set(instants)), edges[0], version)
@@ -165,34 +166,42 @@ def _wanted(of: Standing, has_newest: bool) -> set[int]:
     return {at for pair in pairs for at in pair if at is not None}
 
 
-def _others(thin: Mapping[str, Standing]) -> dict[str, list[Heartbeat]]:
-    """Return the heartbeats that may be anything; of a server of which something was sealed since, none."""
-    servers = [server for server, of in thin.items() if of.others]
-    rows: dict[str, list[Heartbeat]] = defaultdict(list)
-    if servers:
-        log = Heartbeat.objects.filter(server__in=servers, collected_at__lte=F("server__snapshot__steady_since"))
-        for heartbeat in log.annotate(sealed=F("server__snapshot__sealed_revision")).order_by():
-            of = thin[heartbeat.server_id]
-            if heartbeat.sealed == of.sealed and to_ms(heartbeat.collected_at) <= (of.since or 0):
-                rows[heartbeat.server_id].append(heartbeat)
-    return rows
+def _read(
+    thin: Mapping[str, Standing], wanted: Mapping[str, set[int]]
+) -> tuple[dict[str, list[Heartbeat]], dict[str, list[Heartbeat]]]:
+    """Return, by server, the heartbeats that may be anything, and those of the wanted instants (ms), read at once.
+
+    Of a server of which something was sealed since, none of the first.
+    """
+    log: QuerySet[Any] = Heartbeat.objects.annotate(sealed=F("server__snapshot__sealed_revision")).order_by()
+    before = log.filter(
+        server__in=[server for server, of in thin.items() if of.others],
+        collected_at__lte=F("server__snapshot__steady_since"),
+    )
+    others: dict[str, list[Heartbeat]] = defaultdict(list)
+    near: dict[str, list[Heartbeat]] = defaultdict(list)
+    both = before.annotate(is_near=Value(0)), _near(log, wanted).annotate(is_near=Value(1))
+    for heartbeat in both[0].union(both[1], all=True):
+        of, at = thin[heartbeat.server_id], to_ms(heartbeat.collected_at)
+        if heartbeat.is_near:
+            if at in wanted[heartbeat.server_id]:
+                near[heartbeat.server_id].append(heartbeat)
+        elif heartbeat.sealed == of.sealed and at <= (of.since or 0):
+            others[heartbeat.server_id].append(heartbeat)
+    return others, near
 
 
-def _at(wanted: Mapping[str, set[int]]) -> dict[str, list[Heartbeat]]:
-    """Return the heartbeats of these instants (ms), which are close to a few."""
+def _near(log: QuerySet[Any], wanted: Mapping[str, set[int]]) -> QuerySet[Any]:
+    """Return the heartbeats about these instants (ms), which are close to a few."""
     windows: list[list[int]] = []
     for instant in sorted(set().union(*wanted.values())):
         if not windows or instant > windows[-1][1] + APART_MS:
             windows.append([instant, instant])
         windows[-1][1] = instant
-    rows: dict[str, list[Heartbeat]] = defaultdict(list)
-    if windows:
-        near = reduce(or_, (Q(collected_at__range=tuple(map(from_ms, window))) for window in windows))
-        servers = [server for server, instants in wanted.items() if instants]
-        for heartbeat in Heartbeat.objects.filter(near, server__in=servers).order_by():
-            if to_ms(heartbeat.collected_at) in wanted[heartbeat.server_id]:
-                rows[heartbeat.server_id].append(heartbeat)
-    return rows
+    if not windows:
+        return log.none()
+    near = reduce(or_, (Q(collected_at__range=tuple(map(from_ms, window))) for window in windows))
+    return log.filter(near, server__in=[server for server, instants in wanted.items() if instants])
 
 
 def _log(

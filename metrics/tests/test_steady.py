@@ -186,13 +186,13 @@ def test_what_may_be_anything_is_unpacked_with_it(fleet, unpacked, now, interfac
 
 def test_what_is_sealed_while_it_is_read_is_not_lost(fleet, now, monkeypatch):
     instants = [to_ms(now + timedelta(minutes=minutes)) for minutes in (-90, -35, 30)]
-    at = steady._at
+    read = steady._read
 
-    def seal_first(wanted):
+    def seal_first(*wanted):
         seal.tick(now=now + timedelta(hours=1))
-        return at(wanted)
+        return read(*wanted)
 
-    monkeypatch.setattr(steady, "_at", seal_first)
+    monkeypatch.setattr(steady, "_read", seal_first)
     found = bytes_between(fleet, instants)
     assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {(3300, 2100)}
 
@@ -209,14 +209,14 @@ def test_what_was_sealed_and_what_came_in_its_place_are_not_taken_for_each_other
     fleet = list(Interface.objects.with_revision())
     bytes_between(fleet, instants)  # which keeps the hours that are sealed
     beat(20, 50)  # the counter began anew
-    others = steady._others
+    read = steady._read
 
-    def seal_first(thin):
+    def seal_first(*wanted):
         seal.tick(now=now + timedelta(hours=1))
         beat(100, 10**6 + 500)
-        return others(thin)
+        return read(*wanted)
 
-    monkeypatch.setattr(steady, "_others", seal_first)
+    monkeypatch.setattr(steady, "_read", seal_first)
     found = bytes_between(fleet, instants)
     known = {of.sums["rx_bytes"][1] for pk, of in found.items() if fleet[0].pk == pk}
     assert known <= {1800 + 50, 1800 + 10**6 + 500}  # as of before, or as of after
