@@ -33,8 +33,20 @@ from metrics.counters import (
 )
 from metrics.models import HOUR_MS, Chunk, Heartbeat, Interface, from_ms, to_ms
 from metrics.plain import Window, plain_lines
-from metrics.readings import AROUND_MS, Logs, Waiting, chunks_around, logs_of, readings, sealed_readings
-from metrics.steady import Standings, standings_of
+from metrics.readings import (
+    AROUND_MS,
+    Log,
+    Logs,
+    Waiting,
+    chunks_around,
+    chunks_of_groups,
+    is_alone,
+    logs_of,
+    readings,
+    sealed_readings,
+    with_newest,
+)
+from metrics.steady import Standing, Standings, standings_of
 
 FOREVER = 2**62
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
@@ -78,9 +90,9 @@ class _Stored(NamedTuple):
     def rows(self) -> int:
         return room_of(self.line) if self.line else 0
 
-    def with_log(self, interface: Interface, limit: int, waiting: Waiting | None) -> Hours:
+    def with_log(self, interface: Interface, limit: int, waiting: Waiting | None, log: Log | None = None) -> Hours:
         first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
-        newest = followed(self.last_reading, interface, waiting)
+        newest = followed(self.last_reading, interface, waiting, log)
         return Hours(self.start, limit, first_waiting, last_waiting, newest, self.kept_from, self.line)
 
 
@@ -125,7 +137,7 @@ def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> d
     else:
         standings = standings_of(interfaces, instants)
         logs = standings.logs()
-        hours = _hours_as_of(standings, interfaces, instants[0])
+        hours = _hours_as_of(standings, interfaces, instants[0], logs)
         totals = _of_whole_hours(interfaces, hours, instants, BYTES)
         add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed)
         add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True)
@@ -202,6 +214,24 @@ def waiting_of(interfaces: Sequence[Interface], logs: Logs) -> dict[str, Waiting
     return waiting
 
 
+def limits_as_of(standings: Standings, interfaces: Sequence[Interface], logs: Logs) -> dict[int, int]:
+    """Return what `final_until` does, as of these logs: for ever, too, where none that waits has the interface."""
+    gone = [each for each in interfaces if _is_gone(each, standings.of[each.server_id], logs.get(each.server_id))]
+    limits = {each.id: FOREVER for each in gone}
+    return limits | limits_of([each for each in interfaces if each.id not in limits], standings.waiting)
+
+
+def _is_gone(interface: Interface, standing: Standing, log: Log | None) -> bool:
+    """Tell whether no heartbeat that waits has the interface: none that may be anything, and so none after these.
+
+    Those that go on plainly since then have the interfaces of the one before, and of that one this would be sealed.
+    """
+    if log is None or standing.since is None or interface.sealed_until is None:
+        return False
+    is_as_read = interface.sealed_revision == standing.sealed
+    return is_as_read and to_ms(interface.sealed_until) < standing.since and interface.name not in log.readings
+
+
 def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[int, int]:
     limits: dict[int, int] = {}
     late: dict[int, list[Interface]] = defaultdict(list)
@@ -272,7 +302,7 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
     return found
 
 
-def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: int) -> dict[int, Hours]:
+def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: int, logs: Logs) -> dict[int, Hours]:
     """Return the hours of BYTES as `_hours_of` does; read once until something is sealed."""
     stored: dict[int, _Stored] = {}
     for interface in interfaces:
@@ -284,10 +314,10 @@ def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: i
     for interface in missing:
         stored[interface.id] = kept = read[interface.id]
         memory.keep(("stored", interface.id), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
-    waiting = standings.waiting
-    limits = limits_of(interfaces, waiting)
+    waiting, limits = standings.waiting, limits_as_of(standings, interfaces, logs)
     return {
-        each.id: stored[each.id].with_log(each, limits[each.id], waiting.get(each.server_id)) for each in interfaces
+        each.id: stored[each.id].with_log(each, limits[each.id], waiting.get(each.server_id), logs.get(each.server_id))
+        for each in interfaces
     }
 
 
@@ -307,14 +337,21 @@ def _stored_hours(
     return stored
 
 
-def followed(newest: Reading | None, interface: Interface, waiting: Waiting | None) -> Reading | None:
+def followed(
+    newest: Reading | None, interface: Interface, waiting: Waiting | None, log: Log | None = None
+) -> Reading | None:
     """Return the newest sealed reading, where every reading that waits is one of its successors.
 
-    That is when all come later, and are of its boot: another's may reach further back. None where it is not so.
+    That is when all come later, and are of its boot, or, as far as the `log` is known, of one that started after it:
+    any other's may reach further back. None where it is not so.
     """
     if newest is None or waiting is None or from_ms(newest.at) != interface.sealed_until:
         return None
-    return newest if newest.at < waiting.first_at and waiting.boots == {newest.boot} else None
+    if newest.at >= waiting.first_at:
+        return None
+    if waiting.boots == {newest.boot}:
+        return newest
+    return newest if log is not None and is_alone(newest, log.readings.get(interface.name, [])) else None
 
 
 def hours_line(
@@ -548,10 +585,18 @@ def add_newest(
         if starts[interface.id] < instants[-1]:
             # Those that go on from their newest sealed reading are read at once, wherever that is.
             groups[-1 if interface.id in newest else starts[interface.id]].append(interface)
-    for group in groups.values():
+    apart = [(start, group) for start, group in groups.items() if start >= 0]
+    stored = None
+    if are_thin and len(apart) > 1:
+        of_each = [([interface.id for interface in group], (start, instants[-1])) for start, group in apart]
+        stored = list(with_newest(chunks_of_groups(of_each)))
+    for begins, group in groups.items():
         since = min(starts[interface.id] for interface in group)
         if are_thin:
-            read = readings(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)
+            read = readings(
+                group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting,
+                stored=stored if begins >= 0 else None,
+            )  # fmt: skip
             lines = {pk: unroll(of, counters) for pk, of in read.items()}
         else:
             lines = unrolled(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)

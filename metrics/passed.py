@@ -27,7 +27,7 @@ from metrics.increases import (
     followed,
     hour_around,
     hours_line,
-    limits_of,
+    limits_as_of,
     room_of,
     unrolled_windows,
 )
@@ -154,7 +154,7 @@ def _passed(
 ) -> tuple[dict[int, tuple[int, int] | None], list[Interface]]:
     """Return what passed, and of which interfaces the totals of chunks do not tell it."""
     sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
-    limits = limits_of(interfaces, waiting)
+    limits = limits_as_of(standings, interfaces, logs)
     told: dict[int, tuple[int, int] | None] = {}
     if most is None or most >= len(interfaces):
         told = _of_readings(interfaces, instants, limits, sealed)
@@ -166,7 +166,8 @@ def _passed(
     unclear = []
     for interface in interfaces:
         others = chunks.others.get(interface.id, [])
-        hours = _hours(interface, limits[interface.id], waiting.get(interface.server_id), others, instants)
+        server = interface.server_id
+        hours = _hours(interface, limits[interface.id], waiting.get(server), logs.get(server), others, instants)
         final, since = hours.bounds(instants)
         sums = _sums(interface, final, chunks, instants)
         if sums is None or not _is_as_read(interface, sealed):
@@ -201,7 +202,7 @@ def _of_readings(
     """Return what passed in a window that holds no whole hour, of those of which nothing in it waits or was pruned."""
     (first, since), (until, last) = map(hour_around, instants)
     final = [each for each in interfaces if limits[each.id] >= last and _is_as_read(each, sealed)]
-    if not final or since < until:
+    if since < until or 10 * len(final) < 9 * len(interfaces):  # the others are asked of the chunks as ever
         return {}
     if Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
         return {}
@@ -318,12 +319,17 @@ def _counters_at(line: Sequence[Reading], instant: int) -> tuple[int, int]:
 
 
 def _hours(
-    interface: Interface, limit: int, waiting: Waiting | None, others: Sequence[_Other], instants: Sequence[int]
+    interface: Interface,
+    limit: int,
+    waiting: Waiting | None,
+    log: Log | None,
+    others: Sequence[_Other],
+    instants: Sequence[int],
 ) -> Hours:
     """Return up to when the hours of an interface serve, and what is left of those whose readings are gone."""
     newest = None
     if others and limit < instants[-1]:
-        newest = followed(unpack_reading(others[-1].last_reading), interface, waiting)
+        newest = followed(unpack_reading(others[-1].last_reading), interface, waiting, log)
     first_waiting, last_waiting = (waiting.first_at, waiting.last_at) if waiting else (None, None)
     pruned = [other for other in others if not other.has_readings]
     is_cut = any(instant % HOUR_MS for instant in instants)

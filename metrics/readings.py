@@ -46,6 +46,7 @@ AROUND_MS = 600_000  # what boots that overlap are looked for in, beside the win
 AROUND = timedelta(milliseconds=AROUND_MS)
 NEAR = timedelta(days=14)
 FEW_SERVERS = 10
+FEW_INTERFACES = 20
 SHORT_LOG = 1000  # heartbeats: an hour of a few servers, unless they have a backlog
 
 
@@ -138,11 +139,13 @@ def readings(
     logs: Logs | None = None,
     newest: Mapping[int, Reading] | None = None,
     last_waiting: int | None = None,
+    stored: Iterable[Chunk] | None = None,
 ) -> dict[int, Columns]:
     """Return the readings of each interface, by its id, from `start` to `end` (ms), with a neighbour on each side.
 
     `newest` are the newest sealed readings of interfaces whose readings are wanted from these on only. They are looked
     up again, unless they are as of when the `logs` were read. What waits for these ends at `last_waiting` (ms).
+    `stored` are the chunks, as of then or later, that `sealed_readings` would read.
     """
     newest = newest or {}
     current = logs or {}
@@ -160,12 +163,12 @@ def readings(
     found = {}
     for interface in (each.pk for each in settled if each.pk in last):
         reading, of_log = last[interface], logged[interface]
-        if _is_alone(reading, of_log):
+        if is_alone(reading, of_log):
             followed = _only(columns([reading, *order(of_log)]), names)
             found[interface] = _window(followed, max(start, reading.at), end)
     others = [each for each in interfaces if each.pk not in found]
     silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
-    sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent)
+    sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent, stored=stored)
     both = {
         interface: _window(join(of_sealed, columns(order(logged[interface])), names=names), start, end)
         for interface, of_sealed in sealed.items()
@@ -196,16 +199,17 @@ def sealed_readings(
     """Return the sealed readings of each interface from `start` to `end` (ms), with a neighbour on each side.
 
     `changed` are chunks that take the place of those in the database; of `silent` interfaces none follows `end`.
-    `stored` are the chunks of `chunks_around` the window, and perhaps others, where they have been read before.
+    `stored` are the chunks of `chunks_around` the window, and perhaps others, where they have been read before. Where
+    these tell (`with_newest`) that one has a newer reading by now, it is not `silent`.
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
     if stored is None:
-        stored = chunks_around(interfaces, [(start, end)])
-        if silent:
-            stored = stored.annotate(newest=F("interface__sealed_until"))
-            sealed_since = {each.interface_id for each in stored if (each.newest or EPOCH) >= from_ms(end)}
-            silent = set(silent) - sealed_since
+        around_it = chunks_around(interfaces, [(start, end)])
+        stored = with_newest(around_it) if silent else around_it
+    if silent:
+        newest = ((each.interface_id, getattr(each, "newest", None) or EPOCH) for each in stored)
+        silent = set(silent) - {pk for pk, at in newest if at >= from_ms(end)}
     for chunk in [*stored, *changed]:
         if chunk.interface_id in by_interface and is_around(chunk.start_ms, chunk.end_ms, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
@@ -226,6 +230,20 @@ def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]
     days = {tuple(day_start(day_of(at)) for at in (start - AROUND_MS, end + AROUND_MS)) for start, end in windows}
     of_all = Chunk.objects.filter(interface__in=interfaces).defer("hours").order_by("start")
     return of_all.filter(reduce(or_, (around(*of_window) for of_window in sorted(days))))
+
+
+def chunks_of_groups(groups: Iterable[tuple[Collection[int], tuple[int, int]]]) -> QuerySet[Chunk]:
+    """Return what `chunks_around` does of several groups of interfaces, each with a window (ms) of its own."""
+    near = (
+        Q(interface__in=interfaces) & around(*(day_start(day_of(at)) for at in (start - AROUND_MS, end + AROUND_MS)))
+        for interfaces, (start, end) in groups
+    )
+    return Chunk.objects.filter(reduce(or_, near)).defer("hours").order_by("start")
+
+
+def with_newest(chunks: QuerySet[Chunk]) -> QuerySet[Any]:
+    """Annotate the newest sealed reading of each chunk's interface."""
+    return chunks.annotate(newest=F("interface__sealed_until"))
 
 
 def is_around(starts: int, ends: int, start: int, end: int) -> bool:
@@ -393,7 +411,7 @@ def newest_sealed(interfaces: Sequence[Interface]) -> dict[int, Reading]:
     }
 
 
-def _is_alone(newest: Reading, logged: list[Reading]) -> bool:
+def is_alone(newest: Reading, logged: Iterable[Reading]) -> bool:
     """Tell whether all that is logged comes later, and no sealed reading but the newest has a successor there.
 
     It has where another boot was running then too: the predecessor of that one's next reading lies further back.
@@ -447,12 +465,16 @@ def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Co
 def _nearest_chunks(interfaces: Collection[int], where: Q, near: Q, start: Max | Min, *unneeded: str) -> list[Chunk]:
     """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest.
 
-    It is looked for among those that are `near` with one query, which takes long where there are many.
+    It is looked for among those that are `near` with one query, which takes long where there are many; of a few
+    interfaces, among all.
     """
     there = Chunk.objects.filter(where, count__gt=0).defer(*unneeded)
-    close = there.filter(near, interface__in=interfaces)
+    are_few = len(interfaces) <= FEW_INTERFACES
+    close = there.filter(Q() if are_few else near, interface__in=interfaces)
     nearest = close.filter(interface=OuterRef("interface")).order_by().values("interface").annotate(nearest=start)
     found = list(close.filter(start__in=nearest.values("nearest")))
+    if are_few:
+        return found
     rest = set(interfaces).difference(chunk.interface_id for chunk in found)
     starts = dict(there.filter(interface__in=rest).order_by().values_list("interface_id").annotate(start))
     further = there.filter(interface__in=starts, start__in=set(starts.values()))

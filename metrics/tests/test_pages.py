@@ -10,8 +10,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from metrics import figures, memory, pages, seal
+from metrics.increases import increases
 from metrics.ingest import Report, ingest_batch
-from metrics.models import Event, Heartbeat, Interface
+from metrics.models import Event, Heartbeat, Interface, to_ms
+from metrics.passed import passed
 from metrics.rows import server_row
 from metrics.tests.test_admin import SCRIPT, reading, report
 from metrics.windows import PERIODS
@@ -202,24 +204,28 @@ def fleet(request, monkeypatch):
     """
     now = timezone.now().replace(minute=request.param)
     monkeypatch.setattr(timezone, "now", lambda: now)
-    ages = [*(timedelta(hours=hours) for hours in range(6 * 24, 2, -2)), *(timedelta(minutes=5 * n) for n in range(37))]
     for number in range(11):
-        ingest_batch([aged(f"server-{number:02}", now, age) for age in sorted(ages)], may_register=True, now=now)
+        ingest_batch([aged(f"server-{number:02}", now, age) for age in AGES], may_register=True, now=now)
     seal.tick(now=now)
 
 
-def aged(server_id, now, age):
+AGES = sorted(
+    [*(timedelta(hours=hours) for hours in range(6 * 24, 2, -2)), *(timedelta(minutes=5 * n) for n in range(37))]
+)
+
+
+def aged(server_id, now, age, names=("eth0", "eth1"), boot="one", up_for=timedelta(days=10)):
     interval = timedelta(hours=2) if age > timedelta(hours=3) else timedelta(minutes=5)
-    uptime = timedelta(days=10).total_seconds()
+    uptime = up_for.total_seconds()
     return Report(
         server_id=server_id,
         hostname=server_id,
         timestamp=now - age,
-        boot_id="one",
+        boot_id=boot,
         uptime=uptime - age.total_seconds(),
         sent_uptime=uptime,
         interval=interval.total_seconds(),
-        network_interfaces=[reading(name, int(10**9 - age.total_seconds() * 10)) for name in ("eth0", "eth1")],
+        network_interfaces=[reading(name, int(10**9 - age.total_seconds() * 10)) for name in names],
     )
 
 
@@ -250,6 +256,77 @@ def test_every_page_takes_at_most_ten_queries_when_nothing_is_remembered(admin_c
             assert admin_client.get(address).status_code == 200
         taken[address] = len(captured)
     assert {address: count for address, count in taken.items() if count > 10} == {}
+
+
+def gone(number, server_id, now):
+    since = timedelta(days=1 + number % 5)
+    return [aged(server_id, now, age, ("eth0", "eth1") if age > since else ("eth0",)) for age in AGES]
+
+
+def new(number, server_id, now):
+    since = timedelta(minutes=20)
+    return [aged(server_id, now, age, ("eth0", "eth1") if age > since else ("eth0", "eth1", "eth2")) for age in AGES]
+
+
+def rebooted(number, server_id, now):
+    after = {"boot": "two", "up_for": timedelta(minutes=23)}
+    return [aged(server_id, now, age, **(after if age <= timedelta(minutes=20) else {})) for age in AGES]
+
+
+def silent(number, server_id, now):
+    return [aged(server_id, now, age) for age in AGES if age > timedelta(hours=6 + number)]
+
+
+def enrolled(number, server_id, now):
+    return [aged(server_id, now, age) for age in AGES if age < timedelta(minutes=20)]
+
+
+def with_gap(number, server_id, now):
+    return [aged(server_id, now, age) for age in AGES if not timedelta(minutes=9) < age < timedelta(minutes=41)]
+
+
+def late(number, server_id, now):
+    """All but a day, which comes once the rest is sealed."""
+    return [aged(server_id, now, age) for age in AGES if not is_of_the_day(number, age)]
+
+
+def is_of_the_day(number, age):
+    return timedelta(hours=20 + 4 * number) < age < timedelta(hours=40 + 4 * number)
+
+
+@pytest.mark.parametrize("troubles", [(gone, new, rebooted), (silent, enrolled, with_gap), (late,)])
+def test_a_fleet_in_trouble_takes_few_queries_and_is_told_as_each_interface_alone(admin_client, monkeypatch, troubles):
+    now = timezone.now().replace(minute=58)
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    fleet = {number: troubles[number // 2 % len(troubles)] for number in range(0, 14, 2)}
+    for number in range(14):
+        server_id = f"server-{number:02}"
+        plain = [aged(server_id, now, age) for age in AGES]
+        reports = fleet[number](number, server_id, now) if number in fleet else plain
+        ingest_batch(reports, may_register=True, now=now)
+    seal.tick(now=now)
+    for number in (number for number, trouble in fleet.items() if trouble is late):
+        reports = [aged(f"server-{number:02}", now, age) for age in AGES if is_of_the_day(number, age)]
+        ingest_batch(reports, may_register=True, now=now)
+    admin_client.get(OVERVIEW)
+    for address in [OVERVIEW, *(address for address in addresses() if address.startswith(TOP))]:
+        memory.forget()
+        figures.forget()
+        taken = []
+        for _ in range(2):
+            with CaptureQueriesContext(connection) as captured:
+                assert admin_client.get(address).status_code == 200
+            taken.append(len(captured))
+        assert taken[1] <= 10, address
+        assert taken[0] <= (28 if late in troubles else 12), address
+    interfaces = list(Interface.objects.with_revision())
+    for since, until in [(1, 0), (64, 0), (70, 40), (400, 0), (1500, 30), (1500, 1485), (9000, 3660), (9000, 0)]:
+        window = [to_ms(now - timedelta(minutes=minutes)) for minutes in (since, until)]
+        told = passed(interfaces, *window)
+        for interface in interfaces:
+            (alone,) = increases([interface], window).values()
+            both = tuple(alone.sums[name][0] for name in ("rx_bytes", "tx_bytes"))
+            assert told[interface.pk] == (both if alone.is_known(0) else None), (interface, since, until)
 
 
 def test_a_fleet_that_is_silent_takes_no_query_for_each_server(admin_client, fleet, monkeypatch):
