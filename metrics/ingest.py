@@ -493,14 +493,17 @@ def _steady_since(
 
     Whatever is of that instant or earlier may be anything. `before` are the readings of the snapshot, `new` the
     interfaces that nothing was known of. After a heartbeat that reports no interfaces, there are none to go on from.
+    Where the hub's clock had been ahead, the first heartbeat past that instant does not go on from the one of then.
     """
     since, latest = snapshot.steady_since, snapshot.collected_at
+    before_at = latest
     if snapshot.interfaces_at != latest:
         before = {}
     for arrival in newer:
         goes_on = (
             latest is not None
             and latest < arrival.collected_at
+            and not (since and before_at and before_at < since < arrival.collected_at)
             and before.keys() == arrival.readings.keys()
             and arrival.report.network_interfaces is not None
             and all(is_plain(before[name], reading) for name, reading in arrival.readings.items())
@@ -510,7 +513,7 @@ def _steady_since(
         latest = max(filter(None, (latest, arrival.collected_at)))
         if not goes_on:
             since = max(filter(None, (since, latest)))
-        before = arrival.readings
+        before, before_at = arrival.readings, arrival.collected_at
     return max(filter(None, (since, latest)), default=None) if has_late else since
 
 

@@ -250,3 +250,27 @@ def test_what_may_be_of_another_time_is_not_kept(now, interface):
     memory.forget()
     assert asked_again == passed(list(Interface.objects.with_revision()), *window)
     assert [rx for rx, _ in asked_again.values()] == [8000 + 10]
+
+
+def test_the_first_heartbeat_past_where_the_hubs_clock_had_been_goes_on_from_another_one(now, interface):
+    begin = now.replace(minute=0)
+
+    def beat(minutes, rx_bytes, boot, names):
+        at = begin + timedelta(minutes=minutes)
+        up = 60.0 * (minutes + (5 if boot == "one" else 1))
+        readings = [interface(name, rx_bytes=rx_bytes, tx_bytes=0) for name in names]
+        times = {"uptime": up, "sent_uptime": up, "interval": 600}
+        report = Report("nas", "any", at, boot_id=boot, network_interfaces=readings, **times)
+        ingest_batch([report], may_register=True, now=at)
+
+    beat(299.5, 10**6, "one", ["eth0"])
+    for number, minutes in enumerate([*range(100, 300, 10), 300.5, 310]):
+        beat(minutes, 10**6 + 60_000 * number, "two", ["eth0", "eth1"])
+    seal.seal("nas", now=begin + timedelta(minutes=311))
+    for start, end in [(280, 295), (270, 299), (240, 300), (240, 299.25)]:
+        window = [to_ms(begin + timedelta(minutes=minutes)) for minutes in (start, end)]
+        interfaces = list(Interface.objects.with_revision())
+        told = passed(interfaces, *window)
+        for one in interfaces:
+            (alone,) = increases([one], window).values()
+            assert told[one.pk] == (alone.sums["rx_bytes"][0], 0)
