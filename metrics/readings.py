@@ -227,18 +227,19 @@ def sealed_readings(
 
 def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]]) -> QuerySet[Chunk]:
     """Return the chunks, without their hours, in which the readings of some windows (ms) lie."""
-    days = {tuple(day_start(day_of(at)) for at in (start - AROUND_MS, end + AROUND_MS)) for start, end in windows}
+    days = {_days_around(*window) for window in windows}
     of_all = Chunk.objects.filter(interface__in=interfaces).defer("hours").order_by("start")
     return of_all.filter(reduce(or_, (around(*of_window) for of_window in sorted(days))))
 
 
 def chunks_of_groups(groups: Iterable[tuple[Collection[int], tuple[int, int]]]) -> QuerySet[Chunk]:
     """Return what `chunks_around` does of several groups of interfaces, each with a window (ms) of its own."""
-    near = (
-        Q(interface__in=interfaces) & around(*(day_start(day_of(at)) for at in (start - AROUND_MS, end + AROUND_MS)))
-        for interfaces, (start, end) in groups
-    )
+    near = (Q(interface__in=interfaces) & around(*_days_around(*window)) for interfaces, window in groups)
     return Chunk.objects.filter(reduce(or_, near)).defer("hours").order_by("start")
+
+
+def _days_around(start: int, end: int) -> tuple[int, int]:
+    return day_start(day_of(start - AROUND_MS)), day_start(day_of(end + AROUND_MS))
 
 
 def with_newest(chunks: QuerySet[Chunk]) -> QuerySet[Any]:

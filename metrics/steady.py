@@ -180,8 +180,8 @@ def _read(
     )
     others: dict[str, list[Heartbeat]] = defaultdict(list)
     near: dict[str, list[Heartbeat]] = defaultdict(list)
-    both = before.annotate(is_near=Value(0)), _near(log, wanted).annotate(is_near=Value(1))
-    for heartbeat in both[0].union(both[1], all=True):
+    next_to = _near(log, wanted).annotate(is_near=Value(1))
+    for heartbeat in before.annotate(is_near=Value(0)).union(next_to, all=True):
         of, at = thin[heartbeat.server_id], to_ms(heartbeat.collected_at)
         if heartbeat.is_near:
             if at in wanted[heartbeat.server_id]:
