@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 from hypothesis import HealthCheck, settings
 from rest_framework.test import APIClient
 
@@ -38,6 +40,14 @@ def quick_passwords(settings: Any) -> None:
 @pytest.fixture(autouse=True)
 def nothing_remembered() -> None:
     memory.forget()
+
+
+@pytest.fixture
+def noon(monkeypatch: pytest.MonkeyPatch) -> datetime:
+    """Today's noon, which it is: what is reported minutes before is of one day and of one month."""
+    noon = timezone.localtime().replace(hour=12, minute=0, second=30, microsecond=0)
+    monkeypatch.setattr(timezone, "now", lambda: noon)
+    return noon
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,7 @@ def test_the_total_of_the_window_is_exact(admin_client):
     assert (context["total"].rx_bytes, context["total"].tx_bytes) == (240_000, 120_000)
 
 
-def test_today_and_this_month_are_told_of_each_interface(admin_client):
+def test_today_and_this_month_are_told_of_each_interface(admin_client, noon):
     (row,) = admin_client.get(page(report())).context["groups"]["Other"]
     assert (row.figure.rx_today, row.figure.tx_month) == (240_000, 120_000)
 
@@ -171,7 +171,7 @@ def test_events_are_told_with_their_interface(admin_client):
 
 
 @pytest.mark.parametrize("show", ["days", "months"])
-def test_an_interface_page_has_its_days_and_months(admin_client, show):
+def test_an_interface_page_has_its_days_and_months(admin_client, noon, show):
     report()
     (row,) = admin_client.get(interface_page(), {"show": show}).context["usage"]
     assert (row.rx_bytes, row.tx_bytes, row.total, row.resets) == (240_000, 120_000, 360_000, 0)

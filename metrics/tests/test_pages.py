@@ -29,13 +29,13 @@ def nothing_kept():
     figures.forget()
 
 
-def test_a_tile_tells_the_state_the_rates_and_the_month(admin_client):
+def test_a_tile_tells_the_state_the_rates_and_the_month(admin_client, noon):
     report()
     (tile,) = admin_client.get(OVERVIEW).context["tiles"]
     assert (tile.row.state, tile.row.rx_rate, tile.row.figure.rx_month) == ("online", 1000.0, 240_000)
 
 
-def test_a_tile_of_a_server_whose_interfaces_all_ride_on_others_tells_of_all(admin_client):
+def test_a_tile_of_a_server_whose_interfaces_all_ride_on_others_tells_of_all(admin_client, noon):
     report()
     Interface.objects.update(kind="wireguard")
     (tile,) = admin_client.get(OVERVIEW).context["tiles"]
