@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from heapq import nlargest
 from itertools import pairwise
-from operator import add, attrgetter, sub
+from operator import add, attrgetter, itemgetter, sub
 from typing import Any, NamedTuple
 
 from django.db import OperationalError
@@ -374,21 +374,22 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
     of_all = Chunk.objects.filter(interface__in=ids)
     within: dict[int, Sums] = {}
     spans: dict[int, tuple[date, date]] = {}
-    others = around(since, last)
+    edges = [around(since, last)]
     if start < end:
-        before_end = end - timedelta(days=7)
-        inner = Q(start__gte=start) & (Q(days=1, start__lt=end) | Q(days=7, start__lte=before_end))
+        inner = Q(start__gte=start, start__lt=end) & (Q(days=1) | Q(start__lte=end - timedelta(days=7)))
         for pk, first_day, last_day, *of_chunks in _sums_of_each(of_all.filter(inner).order_by()):
             _add(within.setdefault(pk, [0, 0, 0]), of_chunks)
             if first_day is not None:
                 before = spans.get(pk, (first_day, last_day))
                 spans[pk] = min(first_day, before[0]), max(last_day, before[1])
-        # Said for each edge, so that nothing between them is looked at.
-        at_end = Q(start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7, start__gt=before_end))
-        others = around(since, day_start(start) - 1) | at_end
+        last_week = max(start, end - timedelta(days=6))
+        at_end = Q(start__gte=last_week, start__lte=day_of(last)) & (Q(start__gte=end) | Q(days=7))
+        edges = [around(since, day_start(start) - 1), at_end]
     by_interface: dict[int, list[_Other]] = defaultdict(list)
-    rows = of_all.filter(others).order_by("interface_id", "start").with_hours().values_list(*OF_OTHERS)
-    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in list(stream(rows)):
+    # An index bounds each edge, where of both at once it would look at all between them.
+    of_edges = [of_all.filter(edge).order_by().with_hours().values_list(*OF_OTHERS) for edge in edges]
+    rows = sorted(stream(of_edges[0].union(*of_edges[1:], all=True)), key=itemgetter(0, 1))
+    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
         summed_from, summed_to = spans.get(pk, (date.max, date.min))
         if first_day <= summed_to and first_day + timedelta(days=days) > summed_from:
             return _read_chunks(ids, since, first, last)  # its days were summed, and have become a week since

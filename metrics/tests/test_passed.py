@@ -135,6 +135,18 @@ def test_a_day_that_is_sealed_since_the_interfaces_were_read_leaves_no_hole(hour
         assert bytes_of(known, hourly.window(0.5, 48)) == {round(47.5 * 3600)}
 
 
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_each_chunk_about_the_edges_of_a_window_counts_once(hourly, is_merged):
+    hourly.report(range(24 * 17 + 1))
+    hourly.seal(24 * 18)
+    if is_merged:
+        hourly.merge(24 * 18)
+    for start in (0, 7, 24 * 2, 24 * 2 + 12, 24 * 6, 24 * 6 + 1, 24 * 7, 24 * 7 + 5):
+        for end in (start + 5, *range(24 * 3, 24 * 17, 31), 24 * 7, 24 * 8, 24 * 10, 24 * 14):
+            if start < end:
+                assert bytes_of(hourly.interfaces(), hourly.window(start, end)) == {3600 * (end - start)}, (start, end)
+
+
 @pytest.mark.parametrize("window", [(50.25, 50.5), (50, 50.5), (50.75, 51.5), (47.9, 48.1), (47.5, 48)])
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_minutes_are_told_from_readings_alone(hourly, window, is_merged, monkeypatch):
