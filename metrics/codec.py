@@ -27,8 +27,8 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from functools import wraps
-from itertools import accumulate
-from operator import add, sub
+from itertools import accumulate, pairwise
+from operator import add, lt, sub
 from typing import ParamSpec, TypeVar, cast
 
 from zlib_ng import zlib_ng
@@ -149,12 +149,30 @@ class Table:
         return start * (last - first) + step * sum(range(first, last)) + self._sum_of_rests(index, first, last)
 
     @_tells_damage
-    def steps(self, index: int, first: int, last: int) -> Sequence[int]:
-        """Return the increases from each row to the next, from row `first` to row `last`."""
-        if self._columns[index][0] != LINE:
-            return self._rests(index, first, last)
-        values = self._values(index, first, last + 1)
-        return list(map(sub, values[1:], values))
+    def increases(self, index: int, rows: Sequence[int]) -> list[int]:
+        """Return how much a column's value increases from each of these rows, which ascend, to the next."""
+        kind = self._columns[index][0]
+        if kind == LINE:
+            values = self._values(index, rows[0], rows[-1] + 1)
+            return [values[after - rows[0]] - values[before - rows[0]] for before, after in pairwise(rows)]
+        if len(rows) == rows[-1] - rows[0] + 1:
+            return list(self._rests(index, rows[0], rows[-1]))
+        spans = list(pairwise([row - rows[0] for row in rows]))
+        if kind == SIGNED_SUMS:
+            rests = self._rests(index, rows[0], rows[-1])
+            return [sum(rests[first:last]) for first, last in spans]
+        sums = [0] * len(spans)
+        for plane, of_plane in self._planes(index, rows[0], rows[-1]):
+            for number, (first, last) in enumerate(spans):
+                sums[number] += sum(of_plane[first:last]) << 8 * plane
+        return sums
+
+    def falls(self, index: int, first: int, last: int) -> bool:
+        """Tell whether a value is lower than the one before it, from row `first` to row `last`."""
+        if self._columns[index][0] == SUMS or self.constant(index) is not None:
+            return False
+        values = self.values(index, first, last + 1)
+        return any(map(lt, values[1:], values))
 
     @_tells_damage
     def count_up_to(self, index: int, value: int) -> int:
@@ -178,10 +196,6 @@ class Table:
         """Return the value that all rows have; None where they may differ."""
         _, planes, start, step, _ = self._columns[index]
         return None if planes or step else start
-
-    def never_falls(self, index: int) -> bool:
-        """Tell whether no value can be lower than the one before it: False where only the values themselves tell."""
-        return self._columns[index][0] == SUMS or self.constant(index) is not None
 
     def _values(self, index: int, first: int, last: int) -> list[int]:
         kind, planes, start, step, _ = self._columns[index]

@@ -291,9 +291,14 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
     return ranking[:limit]
 
 
-def top(interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10) -> list[TopRow]:
-    """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first."""
-    known = passed(interfaces, to_ms(start), to_ms(end), most=limit)
+def top(
+    interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10, is_live: bool = False
+) -> list[TopRow]:
+    """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first.
+
+    A window that `is_live` moves on with the time.
+    """
+    known = passed(interfaces, to_ms(start), to_ms(end), most=limit, is_live=is_live)
     rows = [(*both, interface) for interface in interfaces if (both := known.get(interface.pk)) is not None]
     rows.sort(key=lambda row: (-row[0] - row[1], row[2].server_id, row[2].name))
     return [

@@ -88,7 +88,7 @@ def read_ahead(period: str, now: datetime) -> None:
 
 def _top(seen: Window) -> dict[str, Any]:
     interfaces = history.whole_fleet()
-    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces))
+    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces), is_live=bool(seen.period))
     by_name = {(row.server_id, row.name): row for row in interfaces}
     first = max((max(row.rx_bytes, row.tx_bytes) for row in ranking), default=0) or 1
     lines = [

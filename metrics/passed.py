@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from heapq import nlargest
-from itertools import pairwise
 from operator import add, attrgetter, itemgetter, sub
 from typing import Any, NamedTuple
 
@@ -29,6 +28,7 @@ from metrics.increases import (
     hours_line,
     limits_as_of,
     room_of,
+    unrolled_sealed,
     unrolled_windows,
 )
 from metrics.models import (
@@ -45,7 +45,7 @@ from metrics.models import (
     unpack_reading,
 )
 from metrics.plain import plain_lines
-from metrics.readings import Log, Waiting
+from metrics.readings import Log, Logs, Waiting, newest_sealed
 from metrics.steady import Standing, Standings, standings_of
 from metrics.streaming import stream
 
@@ -54,6 +54,7 @@ OTHERS_OF_HOURS = ("covered_ms", "marks")
 OF_OTHERS = ("interface_id", "start", "days", "last_at", "last_reading", "has_readings", *OF_CHUNKS, "hours")
 TOLD = (*BYTES, "covered_ms")
 SOON_SEALED_MS = 2 * HOUR_MS
+MOST_OF_READINGS_MS = DAY_MS  # a longer window is faster told from hours, and from two that it cuts
 
 Sums = list[int]  # rx and tx, and more than 0 where anything is known
 
@@ -129,11 +130,12 @@ class _Part:
 
 
 def passed(
-    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None
+    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None, is_live: bool = False
 ) -> dict[int, tuple[int, int] | None]:
     """Return the bytes, rx and tx, that passed each interface, by its id, from `start` to `end` (ms).
 
-    None where nothing is known. Those that are not among the `most` that passed most may be left out.
+    None where nothing is known. Those that are not among the `most` that passed most may be left out. Of a window that
+    `is_live` the next will be asked about soon: what these have in common is remembered.
     """
     if not interfaces:
         return {}
@@ -142,7 +144,7 @@ def passed(
     key = ("passed", start, end, most, *(interface.id for interface in interfaces))
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
-        known, unclear = _passed(interfaces, instants, standings, most)
+        known, unclear = _passed(interfaces, instants, standings, most, is_live)
         known |= _told(bytes_between(unclear, instants))
         if all(interface.revision == standings.of[interface.server_id].revision for interface in unclear):
             memory.keep(key, standings.version, known, rows=4 * len(interfaces))
@@ -150,14 +152,14 @@ def passed(
 
 
 def _passed(
-    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None
+    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None, is_live: bool
 ) -> tuple[dict[int, tuple[int, int] | None], list[Interface]]:
     """Return what passed, and of which interfaces the totals of chunks do not tell it."""
     sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
     limits = limits_as_of(standings, interfaces, logs)
     told: dict[int, tuple[int, int] | None] = {}
-    if most is None or most >= len(interfaces):
-        told = _of_readings(interfaces, instants, limits, sealed)
+    if not is_live and (most is None or most >= len(interfaces)):
+        told = _of_readings(interfaces, instants, limits, standings, logs)
         interfaces = [interface for interface in interfaces if interface.id not in told]
         if not interfaces:
             return told, []
@@ -197,23 +199,53 @@ def _is_as_read(interface: Interface, sealed: Mapping[str, int]) -> bool:
 
 
 def _of_readings(
-    interfaces: Sequence[Interface], instants: Sequence[int], limits: Mapping[int, int], sealed: Mapping[str, int]
+    interfaces: Sequence[Interface],
+    instants: Sequence[int],
+    limits: Mapping[int, int],
+    standings: Standings,
+    logs: Logs,
 ) -> dict[int, tuple[int, int] | None]:
-    """Return what passed in a window that holds no whole hour, of those of which nothing in it waits or was pruned."""
+    """Return what passed in a window of a day at most that cuts hours, of those of which readings alone tell it.
+
+    Of these the readings are plain, up to the newest sealed one and on in the log. So it is told, too, of all others of
+    which nothing in the window waits, where it holds no whole hour.
+    """
+    start, end = instants
     (first, since), (until, last) = map(hour_around, instants)
-    final = [each for each in interfaces if limits[each.id] >= last and _is_as_read(each, sealed)]
-    if since < until or 10 * len(final) < 9 * len(interfaces):  # the others are asked of the chunks as ever
+    is_by_hours = first == since and until == last
+    if is_by_hours or end - start > MOST_OF_READINGS_MS:
+        return {}
+    sealed, waiting = standings.sealed, standings.waiting
+    as_read = [each for each in interfaces if _is_as_read(each, sealed)]
+    final = [each for each in as_read if limits[each.id] >= end]
+    going_on = [each for each in as_read if limits[each.id] < end and logs.get(each.server_id) is not None]
+    if 10 * (len(final) + len(going_on)) < 9 * len(interfaces):  # the rest is asked of the chunks as ever
         return {}
     if Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
         return {}
-    midnight = last // DAY_MS * DAY_MS  # where one chunk may end and another begin
-    windows = list(pairwise(sorted({first, max(first, midnight), last})))
-    sums = {each.id: [0, 0, 0] for each in final}
-    for (start, end), lines in unrolled_windows(dict.fromkeys(windows, final), BYTES, sealed).items():
-        edges = [max(start, instants[0]), min(end, instants[1])]
-        for pk, chains in lines.items():
-            _add_between(sums[pk], chains, edges)
-    return {pk: _both(of_interface) for pk, of_interface in sums.items()}
+    newest = newest_sealed(going_on) if going_on else {}
+    windows = {each.id: (start, end) for each in final}
+    windows |= {pk: (start, min(end, of.at)) for pk, of in newest.items() if start < of.at}
+    newest_at = {each.id: to_ms(each.sealed_until) for each in as_read if each.sealed_until is not None}
+    plain, stored = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
+    lines = {pk: [of_window[windows[pk]]] for pk, of_window in plain.items() if of_window}
+    if since >= until:
+        lines |= unrolled_sealed([each.id for each in final if each.id not in lines], (start, end), BYTES, stored)
+    told: dict[int, tuple[int, int] | None] = {}
+    for interface in final:
+        if interface.id in lines:
+            sums = [0, 0, 0]
+            _add_between(sums, lines[interface.id], instants)
+            told[interface.id] = _both(sums)
+    for interface in going_on:
+        server = interface.server_id
+        log, standing = logs[server], standings.of[server]
+        last_sealed = followed(newest.get(interface.id), interface, waiting.get(server), log)
+        hours = Hours(start, start, None, None, last_sealed, -FOREVER, None)
+        part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
+        if _add_plain(part, standing, log, instants, next(iter(lines.get(interface.id, [])), None)):
+            told[interface.id] = _both(part.sums)
+    return told
 
 
 def _add_cut(

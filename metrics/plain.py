@@ -6,7 +6,7 @@ That is nearly all of them: one boot, no gap, counters that only count up. All o
 from array import array
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from contextlib import closing
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, pairwise
 from operator import itemgetter, sub
 from typing import Any, NamedTuple
 
@@ -25,16 +25,18 @@ Window = tuple[int, int]
 
 
 def plain_lines(
-    wanted: Mapping[int, Collection[Window]], newest: Mapping[int, int]
+    wanted: Mapping[int, Collection[Window]], newest: Mapping[int, int], *, thin: bool = False
 ) -> tuple[dict[int, dict[Window, Chain]], list[Chunk]]:
     """Return the plain ones of sealed readings in some windows (ms) of some interfaces, by the interface's id.
 
     Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it, or to the
-    `newest` sealed one (ms). With them come the chunks around the windows of the interfaces that have others.
+    `newest` sealed one (ms). It has all readings in between or, where it is `thin`, of these only the first and the
+    last: enough for what passed from the start to the end. With them come the chunks around the windows of the
+    interfaces that have others.
     """
     lines: dict[int, dict[Window, Chain]] = {}
     others: list[Chunk] = []
-    clocks: dict[Hashable, _Clock] = {}
+    clocks = _Clocks(thin)
     if wanted:
         chunks = chunks_around(wanted, set().union(*wanted.values())).order_by("interface_id", "start")
         with closing(stream(chunks.values_list(*STORED))) as rows:
@@ -47,7 +49,7 @@ def plain_lines(
 
 
 def _plain(
-    chunks: Sequence["_Stored"], windows: Iterable[Window], newest: int | None, clocks: dict[Hashable, "_Clock"]
+    chunks: Sequence["_Stored"], windows: Iterable[Window], newest: int | None, clocks: "_Clocks"
 ) -> dict[Window, Chain]:
     found: dict[Window, Chain] = {}
     try:
@@ -83,91 +85,96 @@ class _Stored:
 
 
 class _Clock(NamedTuple):
-    """The rows of a window, one on each side where there is one, and their instants.
+    """Which rows of consecutive chunks tell what passed in a window, and when these were read."""
 
-    All interfaces of a server were read at the same instants, so that most are found once for all of them.
-    """
-
-    first: int
-    last: int
-    at: Sequence[int]
-    longest: int  # between two of them, ms
-    has_before: bool
-    has_after: bool
+    rows: list[tuple[int, Sequence[int]]]  # the place of each chunk, and its rows
+    at: Sequence[int]  # of all of them
+    longest: int  # between two readings, ms
+    reaches_end: bool
 
 
-def _clock(table: Table, start: int, end: int) -> _Clock:
-    first, last = table.count_up_to(AT, start) - 1, table.count_up_to(AT, end - 1)
-    rows = max(first, 0), min(last, table.rows - 1)
-    at = table.values(AT, rows[0], rows[1] + 1)
-    return _Clock(*rows, array("q", at), max(map(sub, at[1:], at), default=0), first >= 0, last < table.rows)
+class _Clocks:
+    """All interfaces of a server were read at the same instants: most clocks are found once for all of them."""
+
+    def __init__(self, thin: bool) -> None:
+        self._thin = thin
+        self._found: dict[Hashable, _Clock | None] = {}
+
+    def of(self, tables: Sequence[Table], window: Window) -> _Clock | None:
+        """Return the rows of consecutive chunks; None where none is at the window's start, or before it."""
+        key = window, *(table.packed(AT) for table in tables)
+        if key not in self._found:
+            self._found[key] = self._clock(tables, *window)
+        return self._found[key]
+
+    def _clock(self, tables: Sequence[Table], start: int, end: int) -> _Clock | None:
+        spans = [(table.count_up_to(AT, start) - 1, table.count_up_to(AT, end - 1)) for table in tables]
+        begins = max((place for place, (first, _) in enumerate(spans) if first >= 0), default=None)
+        if begins is None:
+            return None
+        ends = next((place for place in range(begins, len(tables)) if spans[place][1] < tables[place].rows), None)
+        all_at: list[int] = []
+        at = array("q")
+        rows: list[tuple[int, Sequence[int]]] = []
+        for place in range(begins, len(tables) if ends is None else ends + 1):
+            first, last = max(spans[place][0], 0), min(spans[place][1], tables[place].rows - 1)
+            of_chunk = tables[place].values(AT, first, last + 1)
+            wanted: Sequence[int] = range(first, last + 1)
+            if self._thin:
+                wanted = sorted({first, min(first + 1, last), max(first, last - 1), last})
+            all_at.extend(of_chunk)
+            at.extend(of_chunk[row - first] for row in wanted)
+            rows.append((place, wanted))
+        return _Clock(rows, at, max(map(sub, all_at[1:], all_at), default=0), ends is not None)
 
 
-def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: dict[Hashable, _Clock]) -> Chain | None:
+def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _Clocks) -> Chain | None:
     tables: list[Table] = []
     for each in near:
         table, same = each.open()
         if table is None or not table.rows or None in same or same != near[0].open()[1]:
             return None
         tables.append(table)
-    start, end = window
-    holder = next((index for index, each in enumerate(near) if each.starts <= start and end <= each.ends), None)
-    if holder is None:
+    clock = clocks.of(tables, window)
+    if clock is None or not (clock.reaches_end or clock.at[-1] == newest):
         return None
-    key = tables[holder].packed(AT), window
-    if key not in clocks:
-        clocks[key] = _clock(tables[holder], start, end)
-    clock = clocks[key]
-    before = near[holder - 1].last() if not clock.has_before and holder else None
-    after = tables[holder + 1] if not clock.has_after and holder + 1 < len(tables) else None
-    if not (clock.has_before or before) or not (clock.has_after or after or clock.at[-1] == newest):
+    interval, link, *_ = near[0].open()[1]
+    if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
-    return _chain(_Rows(near[holder], tables[holder], clock, before, after))
+    rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
+    if rows.fall():
+        return None
+    total = {name: rows.running(name) for name in BYTES} | {"covered_ms": clock.at}
+    if link:
+        total["up_ms"] = clock.at
+    return Chain(clock.at, {}, total, {}, {}, {}, {})
 
 
 class _Rows(NamedTuple):
-    """Some rows of a chunk, perhaps with the last reading of the chunk before it, or the first one of the next."""
+    """Some rows of consecutive chunks."""
 
-    holder: _Stored
-    table: Table
-    clock: _Clock
-    before: Reading | None
-    after: Table | None
+    of_chunks: list[tuple[_Stored, Table, Sequence[int]]]
 
-    def instants(self) -> Sequence[int]:
-        if self.before is None and self.after is None:
-            return self.clock.at
-        before = [self.before.at] if self.before is not None else []
-        return array("q", [*before, *self.clock.at, *(self.after.values(AT, 0, 1) if self.after is not None else ())])
-
-    def steps(self, column: str) -> Sequence[int]:
-        """Return the increases of a column from each row to the next."""
+    def running(self, column: str) -> Sequence[int]:
+        """Return how much a column's value had increased since the first row by each."""
         index = COLUMN[column]
-        steps = self.table.steps(index, self.clock.first, self.clock.last)
-        if self.before is not None:
-            steps = [self.table.values(index, 0, 1)[0] - getattr(self.before, column), *steps]
-        if self.after is not None:
-            steps = [*steps, self.after.values(index, 0, 1)[0] - getattr(self.holder.last(), column)]
-        return steps
+        _, table, rows = self.of_chunks[0]
+        increases = table.increases(index, rows)
+        for joint, (_, table, rows) in zip(self._joints(column), self.of_chunks[1:], strict=True):
+            increases += [joint, *table.increases(index, rows)]
+        return array("q", accumulate(increases, initial=0))
 
-    def never_falls(self, column: str) -> bool:
-        return self.before is None and self.after is None and self.table.never_falls(COLUMN[column])
+    def fall(self) -> bool:
+        """Tell whether the value of a column that each reading has is ever lower than the one before it."""
+        for _, table, rows in self.of_chunks:
+            for column in REQUIRED:
+                if table.falls(COLUMN[column], rows[0], rows[-1]):
+                    return True
+        return any(joint < 0 for column in REQUIRED for joint in self._joints(column))
 
-
-def _chain(rows: _Rows) -> Chain | None:
-    interval, link, *_ = rows.holder.open()[1]
-    at = rows.instants()
-    longest = max(rows.clock.longest, at[min(1, len(at) - 1)] - at[0], at[-1] - at[max(-2, -len(at))])
-    if longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
-        return None
-    rx, tx = map(rows.steps, BYTES)
-    if any(min(rows.steps(name), default=0) < 0 for name in REQUIRED if not rows.never_falls(name)):
-        return None
-    total: dict[str, Sequence[int]] = {
-        "rx_bytes": array("q", accumulate(rx, initial=0)),
-        "tx_bytes": array("q", accumulate(tx, initial=0)),
-        "covered_ms": at,
-    }
-    if link:
-        total["up_ms"] = at
-    return Chain(at, {}, total, {}, {}, {}, {})
+    def _joints(self, column: str) -> list[int]:
+        """Return the increases from the last row of each chunk to the first of the next."""
+        return [
+            table.values(COLUMN[column], 0, 1)[0] - getattr(chunk.last(), column)
+            for (chunk, *_), (_, table, _) in pairwise(self.of_chunks)
+        ]

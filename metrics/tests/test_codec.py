@@ -199,12 +199,13 @@ def test_any_rows_of_a_column_are_what_the_whole_column_says(columns, data):
         assert table.values(index, first, last) == values[first:last]
         assert table.total(index, first, last) == sum(values[first:last])
         if first < last:
-            increases = [after - before for before, after in pairwise(values[first:last])]
-            assert list(table.steps(index, first, last - 1)) == increases
+            rows = sorted({first, last - 1, *data.draw(st.lists(st.integers(first, last - 1), max_size=4))})
+            of_rows = [values[row] for row in rows]
+            assert table.increases(index, rows) == [after - before for before, after in pairwise(of_rows)]
+            falls = any(after < before for before, after in pairwise(values[first:last]))
+            assert table.falls(index, first, last - 1) == falls
         if table.constant(index) is not None:
             assert set(values) <= {table.constant(index)}
-        if table.never_falls(index):
-            assert values == sorted(values)
         if values == sorted(values):
             value = data.draw(int64 | st.sampled_from([*values, 0]))
             assert table.count_up_to(index, value) == sum(each <= value for each in values)
@@ -213,7 +214,6 @@ def test_any_rows_of_a_column_are_what_the_whole_column_says(columns, data):
 def test_the_rows_of_counters_and_instants_are_found():
     columns = [counter(2000), instants(2000), [7] * 2000]
     table = Table(pack(columns))
-    assert [table.never_falls(index) for index in range(3)] == [True, False, True]
     assert [table.constant(index) for index in range(3)] == [None, None, 7]
     for index, values in enumerate(columns):
         assert table.values(index, 500, 700) == values[500:700]
@@ -234,9 +234,11 @@ def test_a_column_that_is_damaged_behind_a_right_checksum_says_so_when_it_is_ask
     packed[1:5] = zlib.crc32(packed[5:], VERSION).to_bytes(4, "little")
     table = Table(bytes(packed))
     assert table.values(1, 0, 3) == [7, 7, 7]
-    for read in (table.values, table.total, table.steps):
+    for read in (table.values, table.total):
         with pytest.raises(CodecError):
             read(0, 0, 500)
+    with pytest.raises(CodecError):
+        table.increases(0, [0, 499])
 
 
 FIRST = bytes.fromhex(
@@ -298,9 +300,9 @@ def test_rows_are_found_across_streams(beyond, streams, data):
         assert table.values(index, first, last) == values[first:last]
         assert table.total(index, first, last) == sum(values[first:last])
         if first < last:
-            assert list(table.steps(index, first, last - 1)) == [
-                after - before for before, after in pairwise(values[first:last])
-            ]
+            ends = sorted({first, (first + last) // 2, last - 1})
+            of_ends = [values[row] for row in ends]
+            assert table.increases(index, ends) == [after - before for before, after in pairwise(of_ends)]
     for row in (0, rows // 2, rows - 1):
         assert table.count_up_to(0, columns[0][row]) == row + 1
         assert table.count_up_to(0, columns[0][row] - 1) == row
@@ -315,7 +317,7 @@ def test_a_minute_of_a_week_is_read_from_one_stream(monkeypatch):
     table = Table(pack(columns))
     first = table.count_up_to(0, columns[0][6000]) - 1
     assert table.values(0, first, first + 10) == columns[0][6000:6010]
-    assert sum(table.steps(1, first, first + 10)) == columns[1][6010] - columns[1][6000]
+    assert table.increases(1, [first, first + 10]) == [columns[1][6010] - columns[1][6000]]
     assert inflated == [STREAM_ROWS, STREAM_ROWS]
 
 

@@ -1,5 +1,6 @@
 """Hours of which three columns tell all, and the others, of which they do not."""
 
+from datetime import timedelta
 from itertools import pairwise
 
 import pytest
@@ -56,12 +57,16 @@ def told(midnight, eth0):
     """Return rx, tx and milliseconds between two minutes of the day; None where the columns alone do not tell."""
 
     def ask(start, end, interface=eth0, newest=None):
-        instants = [midnight + round(minute * MINUTE_MS) for minute in (start, end)]
-        hour = instants[0] // HOUR_MS * HOUR_MS, instants[0] // HOUR_MS * HOUR_MS + HOUR_MS
-        lines, others = plain_lines({interface.pk: [hour]}, {interface.pk: newest} if newest else {})
-        line = lines.get(interface.pk, {}).get(hour)
-        assert (line is None) == bool(others)
-        return line and [values[0] for values in sums_between([line], instants, TOLD)]
+        window = tuple(midnight + round(minute * MINUTE_MS) for minute in (start, end))
+        told = []
+        for thin in (False, True):
+            newest_at = {interface.pk: newest} if newest else {}
+            lines, others = plain_lines({interface.pk: [window]}, newest_at, thin=thin)
+            line = lines.get(interface.pk, {}).get(window)
+            assert (line is None) == bool(others)
+            told.append(line and [values[0] for values in sums_between([line], window, TOLD)])
+        assert told[0] == told[1]
+        return told[0]
 
     return ask
 
@@ -85,6 +90,17 @@ def test_a_window_close_to_midnight_has_its_neighbours_in_its_own_day(sealed, et
     line = plain_lines({eth0.pk: [window]}, {})[0][eth0.pk][window]
     assert [line.at[0] - window[0], line.at[-1] - window[1]] == [300 - MINUTE_MS, 300]
     assert sums_between([line], window, TOLD) == [[2500], [175], [25 * MINUTE_MS]]
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_a_window_may_reach_over_days(sealed, told, is_merged, now):
+    sealed(range(-24 * 60, 72 * 60), late=300)
+    if is_merged:
+        assert seal.merge(now=now + timedelta(days=40))
+    for start, end in ((-30.5, 30), (-24 * 60 + 5, 24 * 60 - 2), (24 * 60 - 1, 48 * 60 + 3.25), (-1, 50 * 60)):
+        rx, tx, covered = told(start, end)
+        assert (rx, covered) == (100 * (end - start), (end - start) * MINUTE_MS)
+        assert abs(tx - 7 * (end - start)) <= 1  # each edge is rounded down
 
 
 @pytest.mark.parametrize("name", ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets"])
@@ -168,31 +184,39 @@ def test_interfaces_that_are_read_at_the_same_or_other_instants_have_their_own_b
     assert [len(lines[each.pk][window].at) for each in (eth0, *others)] == [61, 61, 31]
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     steps=st.lists(st.tuples(st.integers(1, 2 * MINUTE_MS), st.integers(0, 2**40)), min_size=240, max_size=240),
-    cuts=st.lists(st.integers(0, HOUR_MS), min_size=2, max_size=4, unique=True).map(sorted),
+    before=st.integers(0, 5 * HOUR_MS),
+    cuts=st.lists(st.integers(0, 5 * HOUR_MS), min_size=2, max_size=4, unique=True).map(sorted),
+    thin=st.booleans(),
 )
-def test_parts_are_what_counters_say_at_their_edges(eth0, midnight, steps, cuts):
+def test_parts_are_what_counters_say_at_their_edges(eth0, midnight, steps, before, cuts, thin):
+    """Minutes around a midnight, where one chunk ends and another begins."""
     Chunk.objects.all().delete()
-    at, counted = [midnight], [0]
+    at, counted = [midnight - before], [0]
     for after, passed in steps:
         at.append(at[-1] + after)
         counted.append(counted[-1] + passed)
-    rows = {name: [0] * len(at) for name in COLUMNS} | {"at": at, "interval": [MINUTE_MS] * len(at)}
-    seal.add({eth0: {**rows, "rx_bytes": counted}}, day_of(midnight))
-    hour = midnight + HOUR_MS
-    lines, others = plain_lines({eth0.pk: [(hour, hour + HOUR_MS)]}, {})
-    if at[-1] < hour + HOUR_MS:
-        assert others
+    for day in sorted(set(map(day_of, at))):
+        of_day = [row for row, instant in enumerate(at) if day_of(instant) == day]
+        rows = {name: [0] * len(of_day) for name in COLUMNS} | {"interval": [MINUTE_MS] * len(of_day)}
+        rows |= {"at": [at[row] for row in of_day], "rx_bytes": [counted[row] for row in of_day]}
+        seal.add({eth0: rows}, day)
+    edges = [at[0] + cut for cut in (cuts[:1] + cuts[-1:] if thin else cuts)]
+    window = edges[0], edges[-1]
+    lines, _ = plain_lines({eth0.pk: [window]}, {eth0.pk: at[-1]}, thin=thin)
+    if not lines.get(eth0.pk):
+        assert edges[0] > at[-1] or (edges[0] >= midnight > at[-1])
         return
 
     def value(instant):
-        before = max(index for index, of in enumerate(at[:-1]) if of <= instant)
-        since, span = instant - at[before], at[before + 1] - at[before]
-        return counted[before] + (counted[before + 1] - counted[before]) * since // span
+        if instant >= at[-1]:
+            return counted[-1]
+        row = max(index for index, of in enumerate(at[:-1]) if of <= instant)
+        since, span = instant - at[row], at[row + 1] - at[row]
+        return counted[row] + (counted[row + 1] - counted[row]) * since // span
 
-    instants = [hour + cut for cut in cuts]
-    rx, _, covered = sums_between([lines[eth0.pk][hour, hour + HOUR_MS]], instants, TOLD)
-    assert rx == [value(end) - value(start) for start, end in pairwise(instants)]
-    assert covered == [end - start for start, end in pairwise(instants)]
+    rx, _, covered = sums_between([lines[eth0.pk][window]], edges, TOLD)
+    assert rx == [value(end) - value(start) for start, end in pairwise(edges)]
+    assert covered == [min(end, at[-1]) - min(start, at[-1]) for start, end in pairwise(edges)]
