@@ -78,12 +78,14 @@ def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
 
 def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return the interfaces and servers that passed most in the asked window."""
-    return _top(whole_hours(window(request, now)))
+    asked = window(request, now)
+    seen = whole_hours(asked, now)
+    return {**_top(seen), "is_rounded": seen != asked and not seen.period}
 
 
 def read_ahead(period: str, now: datetime) -> None:
     """Have remembered what the top page of a period needs: most of that stays until another hour is sealed."""
-    _top(whole_hours(of_period(period, now)))
+    _top(whole_hours(of_period(period, now), now))
 
 
 def _top(seen: Window) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from metrics import history
+from metrics.models import EPOCH
 from metrics.periods import PeriodError, parse_instant
 
 PERIODS = {name: history.SPARKLINE_PERIODS[name] for name in ("1h", "6h", "24h", "7d", "30d", "12m")}
 DEFAULT_PERIOD = "24h"
+A_DAY = timedelta(days=1)
 
 
 class Window(NamedTuple):
@@ -34,18 +36,29 @@ def of_period(period: str, now: datetime) -> Window:
     return Window(period, _start(period, now), now)
 
 
-def whole_hours(seen: Window) -> Window:
-    """Return a long period as one that ends with the last whole hour: what is sealed by then need not be read again."""
-    if PERIODS.get(seen.period, timedelta(0)) < timedelta(days=1):
+def whole_hours(seen: Window, now: datetime) -> Window:
+    """Return a window of a day or more as one of whole hours, but for one that is not over: no hour is cut for it.
+
+    A period ends with the last whole hour: what is sealed by then need not be read again.
+    """
+    if seen.period and PERIODS[seen.period] >= A_DAY:
+        end = _hour(seen.end)
+        return Window(seen.period, end - PERIODS[seen.period], end)
+    if seen.end - seen.start <= A_DAY:
         return seen
-    end = seen.end.replace(minute=0, second=0, microsecond=0)
-    return Window(seen.period, end - PERIODS[seen.period], end)
+    end = _hour(seen.end + timedelta(hours=1) - timedelta.resolution)
+    return Window("", _hour(seen.start), end if end <= now else seen.end)
+
+
+def _hour(instant: datetime) -> datetime:
+    """Return when the hour began that an instant lies in: hours are those of UTC, as they are stored."""
+    return EPOCH + (instant - EPOCH) // timedelta(hours=1) * timedelta(hours=1)
 
 
 def _start(period: str, now: datetime) -> datetime:
     """Return where a period begins: a long one on a whole hour, which needs no reading of its own."""
     start = now - PERIODS[period]
-    return start.replace(minute=0, second=0, microsecond=0) if PERIODS[period] > timedelta(days=1) else start
+    return _hour(start) if PERIODS[period] > A_DAY else start
 
 
 def _instants(request: HttpRequest, now: datetime) -> tuple[datetime, datetime] | None:

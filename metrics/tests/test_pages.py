@@ -1,10 +1,11 @@
 import hashlib
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
 import pytest
 from django.db import connection
+from django.template.loader import render_to_string
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
@@ -126,6 +127,25 @@ def test_a_long_period_ends_with_a_whole_hour(admin_client):
     report()
     seen = admin_client.get(TOP).context["window"]
     assert (seen.end.minute, seen.end.second, seen.end - seen.start) == (0, 0, timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "told"),
+    [
+        ("05-01T05:17", "05-02T05:18", ("05-01T05:00", "05-02T06:00")),
+        ("05-01T05:17", "05-02T05:17", ("05-01T05:17", "05-02T05:17")),
+        ("05-01T05:00", "05-11T05:00", ("05-01T05:00", "05-11T05:00")),
+        ("05-01T05:17", "06-01T11:59", ("05-01T05:00", "06-01T12:00")),
+        ("05-01T05:17", "06-01T12:30", ("05-01T05:00", "06-01T12:30")),
+    ],
+)
+def test_a_window_of_more_than_a_day_is_told_in_whole_hours_and_says_so(rf, start, end, told):
+    start, end, *told = (datetime.fromisoformat(f"2026-{at}+00:00") for at in (start, end, *told))
+    asked = rf.get("/", {"start": start.isoformat(), "end": end.isoformat()})
+    context = pages.top(asked, datetime(2026, 6, 1, 12, 40, tzinfo=UTC))
+    assert context["window"][1:] == tuple(told)
+    assert context["is_rounded"] == ((start, end) != tuple(told))
+    assert ("in whole hours" in render_to_string("metrics/top.html", context, asked)) == context["is_rounded"]
 
 
 def test_storage_tells_bytes_and_retention(admin_client):
