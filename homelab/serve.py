@@ -146,8 +146,7 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
     if with_agent:
         jobs.append(_every(EVERY_SECONDS, _agent_job(f"http://{_reachable(host)}:{port}"), stop))
     sys.setswitchinterval(SWITCH_SECONDS)
-    gc.collect()
-    gc.freeze()  # what was imported stays; without this every sweep for garbage looks through all of it
+    _settle()
     with _stopping_on_signals():
         out.write(f"\nHomelab is at http://{_reachable(host)}:{port}/ - stop it with Ctrl-C.\n")
         out.flush()
@@ -161,6 +160,13 @@ def run(bind: str, *, with_agent: bool, out: TextIO, with_tick: bool = True) -> 
             for job in jobs:
                 job.join(timeout=10)
             close_all()
+
+
+def _settle() -> None:
+    """Let sweeps for garbage pass over what stays: what was imported, and what is remembered for the pages."""
+    gc.unfreeze()  # or what was garbage since would stay, too
+    gc.collect()
+    gc.freeze()
 
 
 def _allow_files() -> None:
@@ -205,6 +211,7 @@ def _read_ahead(now: datetime, stop: threading.Event) -> None:
         for period in PERIODS:
             if not stop.is_set():
                 pages.read_ahead(period, now)
+        _settle()
     except Exception:
         logger.exception("Could not read ahead for the pages; they read what they need themselves.")
 

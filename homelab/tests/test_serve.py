@@ -1,10 +1,12 @@
 """`manage.py serve` as a newcomer runs it: a process of its own, on a free port, with an empty data folder."""
 
+import gc
 import re
 import signal
 import socket
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -199,3 +201,22 @@ def test_it_reads_ahead_at_the_start_and_once_an_hour_is_sealed(monkeypatch):
     stop.set()
     job(stop)
     assert len(asked) == 3 * len(PERIODS), "it stops between two periods"
+
+
+def test_sweeps_for_garbage_pass_over_what_is_kept_but_not_over_what_became_garbage_since():
+    class Thing:
+        pass
+
+    try:
+        thing = Thing()
+        thing.itself = thing
+        seen = weakref.ref(thing)
+        serve._settle()
+        before = gc.get_freeze_count()
+        kept = [[] for _ in range(100_000)]
+        del thing
+        serve._settle()
+        assert gc.get_freeze_count() > before + len(kept) // 2
+        assert seen() is None
+    finally:
+        gc.unfreeze()
