@@ -555,23 +555,14 @@ def _read_windows(
                 found[window][pk] = [line]
     elif windows:
         stored = list(chunks_around(windows, {window for of_interface in windows.values() for window in of_interface}))
-    for window, of_window in missing.items():
-        rest = [pk for pk in of_window if pk not in found[window]]
-        found[window] |= unrolled_sealed(rest, window, counters, stored)
-    return found
-
-
-def unrolled_sealed(
-    interfaces: Collection[int], window: Window, counters: Sequence[str], stored: Sequence[Chunk]
-) -> dict[int, list[Chain]]:
-    """Return the unrolled readings of interfaces in a window (ms) that is final; `stored` are the chunks around it."""
-    start, end = window
-    # What passed in a gap is in chunks, too: where there is none, nothing did.
-    holding = {chunk.interface_id for chunk in stored if chunk.start_ms < end and start < chunk.end_ms}
-    found: dict[int, list[Chain]] = {pk: [] for pk in interfaces if pk not in holding}
-    if some := [pk for pk in interfaces if pk in holding]:
-        for pk, read in sealed_readings(some, start, end, counters, stored=stored).items():
-            found[pk] = [_compact(chain) for chain in unroll(read, counters)]
+    for (start, end), of_window in missing.items():
+        rest = [pk for pk in of_window if pk not in found[start, end]]
+        # What passed in a gap is in chunks, too: where there is none, nothing did.
+        holding = {chunk.interface_id for chunk in stored if chunk.start_ms < end and start < chunk.end_ms}
+        found[start, end] |= {pk: [] for pk in rest if pk not in holding}
+        if some := [pk for pk in rest if pk in holding]:
+            for pk, read in sealed_readings(some, start, end, counters, stored=stored).items():
+                found[start, end][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
 
 
