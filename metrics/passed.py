@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from heapq import nlargest
+from itertools import pairwise
 from operator import add, attrgetter, itemgetter, sub
 from typing import Any, NamedTuple
 
@@ -28,7 +29,6 @@ from metrics.increases import (
     hours_line,
     limits_as_of,
     room_of,
-    unrolled_sealed,
     unrolled_windows,
 )
 from metrics.models import (
@@ -207,8 +207,8 @@ def _of_readings(
 ) -> dict[int, tuple[int, int] | None]:
     """Return what passed in a window of a day at most that cuts hours, of those of which readings alone tell it.
 
-    Of these the readings are plain, up to the newest sealed one and on in the log. So it is told, too, of all others of
-    which nothing in the window waits, where it holds no whole hour.
+    These have plain readings, up to the newest sealed one and on in the log. In a window that holds no whole hour,
+    there are also all others of which nothing in it waits.
     """
     start, end = instants
     (first, since), (until, last) = map(hour_around, instants)
@@ -227,25 +227,39 @@ def _of_readings(
     windows = {each.id: (start, end) for each in final}
     windows |= {pk: (start, min(end, of.at)) for pk, of in newest.items() if start < of.at}
     newest_at = {each.id: to_ms(each.sealed_until) for each in as_read if each.sealed_until is not None}
-    plain, stored = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
-    lines = {pk: [of_window[windows[pk]]] for pk, of_window in plain.items() if of_window}
+    plain, _ = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
+    lines = {pk: of_window[windows[pk]] for pk, of_window in plain.items() if of_window}
+    sums: dict[int, Sums] = {each.id: [0, 0, 0] for each in final if each.id in lines}
+    for pk in sums:
+        _add_between(sums[pk], [lines[pk]], instants)
     if since >= until:
-        lines |= unrolled_sealed([each.id for each in final if each.id not in lines], (start, end), BYTES, stored)
-    told: dict[int, tuple[int, int] | None] = {}
-    for interface in final:
-        if interface.id in lines:
-            sums = [0, 0, 0]
-            _add_between(sums, lines[interface.id], instants)
-            told[interface.id] = _both(sums)
+        rest = [each for each in final if each.id not in lines and limits[each.id] >= last]
+        sums |= _of_hours_readings(rest, instants, sealed)
+    told = {pk: _both(of_interface) for pk, of_interface in sums.items()}
     for interface in going_on:
         server = interface.server_id
         log, standing = logs[server], standings.of[server]
         last_sealed = followed(newest.get(interface.id), interface, waiting.get(server), log)
         hours = Hours(start, start, None, None, last_sealed, -FOREVER, None)
         part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
-        if _add_plain(part, standing, log, instants, next(iter(lines.get(interface.id, [])), None)):
+        if _add_plain(part, standing, log, instants, lines.get(interface.id)):
             told[interface.id] = _both(part.sums)
     return told
+
+
+def _of_hours_readings(
+    interfaces: Sequence[Interface], instants: Sequence[int], sealed: Mapping[str, int]
+) -> dict[int, Sums]:
+    """Return what passed in a window that holds no whole hour, from all readings of the hours that it lies in."""
+    first, last = hour_around(instants[0])[0], hour_around(instants[1])[1]
+    midnight = last // DAY_MS * DAY_MS  # where one chunk may end and another begin
+    windows = list(pairwise(sorted({first, max(first, midnight), last})))
+    sums = {each.id: [0, 0, 0] for each in interfaces}
+    for (start, end), lines in unrolled_windows(dict.fromkeys(windows, interfaces), BYTES, sealed).items():
+        edges = [max(start, instants[0]), min(end, instants[1])]
+        for pk, chains in lines.items():
+            _add_between(sums[pk], chains, edges)
+    return sums
 
 
 def _add_cut(

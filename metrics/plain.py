@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 from metrics.codec import CodecError, Table
 from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
-from metrics.models import DAY_MS, READING_COLUMNS, Chunk, day_start, unpack_reading
+from metrics.models import DAY_MS, HOUR_COLUMNS, HOUR_MS, READING_COLUMNS, Chunk, day_start, unpack_reading
 from metrics.readings import chunks_around, is_around
 from metrics.streaming import stream
 
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
-STORED = ("interface_id", "start", "days", "last_reading", "readings")
+MARKS, COVERED = (HOUR_COLUMNS.index(name) for name in ("marks", "covered_ms"))
+STORED = ("interface_id", "start", "days", "last_reading", "hours", "readings")
 
 Window = tuple[int, int]
 
@@ -30,9 +31,9 @@ def plain_lines(
     """Return the plain ones of sealed readings in some windows (ms) of some interfaces, by the interface's id.
 
     Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it, or to the
-    `newest` sealed one (ms). It has all readings in between or, where it is `thin`, of these only the first and the
-    last: enough for what passed from the start to the end. With them come the chunks around the windows of the
-    interfaces that have others.
+    `newest` sealed one (ms). It has all readings in between. Where it is `thin`, it has those next to the window's ends
+    and to those of chunks, enough for what passed from the start to the end, and the hours know of nothing else. With
+    them come the chunks around the windows of the interfaces that have others.
     """
     lines: dict[int, dict[Window, Chain]] = {}
     others: list[Chunk] = []
@@ -65,9 +66,12 @@ def _plain(
 class _Stored:
     """The readings of a chunk, opened when they are asked for."""
 
-    def __init__(self, _interface: int, start: Any, days: int, last_reading: str, readings: bytes | None) -> None:
+    def __init__(
+        self, _interface: int, start: Any, days: int, last_reading: str, hours: bytes, readings: bytes | None
+    ) -> None:
         self.starts = day_start(start)
         self.ends = self.starts + days * DAY_MS
+        self._hours = hours
         self._readings = readings
         self._last_reading = last_reading
         self._table: Table | None = None
@@ -83,6 +87,20 @@ class _Stored:
     def last(self) -> Reading | None:
         return unpack_reading(self._last_reading)
 
+    def has_one_line(self, start: int, end: int, newest: int | None) -> bool:
+        """Tell whether the hours between two instants know of one line of readings, without a mark.
+
+        They know of a second boot, too, that was silent for so long that it has no reading there.
+        """
+        first = (max(start, self.starts) - self.starts) // HOUR_MS
+        last = -((self.starts - min(end, self.ends)) // HOUR_MS)
+        if first >= last:
+            return True
+        table = Table(bytes(self._hours))
+        begins = range(self.starts + first * HOUR_MS, self.starts + last * HOUR_MS, HOUR_MS)
+        covered = [HOUR_MS if newest is None else max(min(newest - at, HOUR_MS), 0) for at in begins]
+        return table.total(MARKS, first, last) == 0 and table.values(COVERED, first, last) == covered
+
 
 class _Clock(NamedTuple):
     """Which rows of consecutive chunks tell what passed in a window, and when these were read."""
@@ -97,7 +115,7 @@ class _Clocks:
     """All interfaces of a server were read at the same instants: most clocks are found once for all of them."""
 
     def __init__(self, thin: bool) -> None:
-        self._thin = thin
+        self.thin = thin
         self._found: dict[Hashable, _Clock | None] = {}
 
     def of(self, tables: Sequence[Table], window: Window) -> _Clock | None:
@@ -120,7 +138,7 @@ class _Clocks:
             first, last = max(spans[place][0], 0), min(spans[place][1], tables[place].rows - 1)
             of_chunk = tables[place].values(AT, first, last + 1)
             wanted: Sequence[int] = range(first, last + 1)
-            if self._thin:
+            if self.thin:
                 wanted = sorted({first, min(first + 1, last), max(first, last - 1), last})
             all_at.extend(of_chunk)
             at.extend(of_chunk[row - first] for row in wanted)
@@ -142,7 +160,7 @@ def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _
     if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
     rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
-    if rows.fall():
+    if rows.fall() or (clocks.thin and not all(each.has_one_line(*window, newest) for each in near)):
         return None
     total = {name: rows.running(name) for name in BYTES} | {"covered_ms": clock.at}
     if link:

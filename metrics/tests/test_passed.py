@@ -1,11 +1,13 @@
 """What is remembered of a fleet's chunks is not used past its time. That it is exact, test_exactness.py tells."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from metrics import memory, seal
 from metrics import passed as passed_module
-from metrics import seal
+from metrics.increases import bytes_between
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Chunk, Interface, to_ms
 from metrics.passed import passed
@@ -174,3 +176,33 @@ def test_of_minutes_that_one_interface_has_not_sealed_all_others_are_told_from_r
     Interface.objects.filter(server="server-1").update(sealed_until=now - timedelta(minutes=120))
     window = to_ms(now - timedelta(minutes=170)), to_ms(now - timedelta(minutes=110))
     assert bytes_of(list(Interface.objects.with_revision()), window) == {3600}
+
+
+@pytest.mark.parametrize("window", [(10, 12), (10.5, 15.5), (-0.5, 6.5), (9.75, 10.25)])
+def test_a_boot_that_was_silent_all_day_counts_in_whatever_way_it_is_told(interface, window):
+    """Two machines under one name, of which one speaks just before the day and just after it."""
+    midnight = datetime(2026, 3, 3, tzinfo=UTC)
+
+    def report(hour, boot, rx_bytes):
+        at = midnight + timedelta(hours=hour)
+        counted = interface(rx_bytes=rx_bytes, tx_bytes=0)
+        times = {"uptime": 10**6 + 3600.0 * hour, "sent_uptime": 10**6 + 3600.0 * hour, "interval": 1200}
+        ingest_batch(
+            [Report("nas", "any", at, boot_id=boot, network_interfaces=[counted], **times)], may_register=True, now=at
+        )
+
+    report(-2, "two", 10**9)
+    for third in range(-18, 90):
+        report(third / 3 + 0.001, "one", 1000 * third + 10**6)
+    report(26, "two", 2 * 10**9)
+    seal.tick(now=midnight + timedelta(days=3))
+    start, end = (to_ms(midnight + timedelta(hours=hour)) for hour in window)
+    interfaces = list(Interface.objects.with_revision())
+    told = []
+    for is_live in (False, True):
+        memory.forget()
+        told.append(passed(interfaces, start, end, is_live=is_live))
+    measured = bytes_between(interfaces, [start, end])[interfaces[0].id].sums
+    assert told[0] == told[1] == {interfaces[0].id: (measured["rx_bytes"][0], 0)}
+    whole_hours = math.floor(window[1]) - math.ceil(window[0])
+    assert told[0][interfaces[0].id][0] > 10**9 // 28 * whole_hours

@@ -92,12 +92,21 @@ def test_a_window_close_to_midnight_has_its_neighbours_in_its_own_day(sealed, et
     assert sums_between([line], window, TOLD) == [[2500], [175], [25 * MINUTE_MS]]
 
 
+def test_a_second_boot_that_is_silent_all_day_is_seen_in_the_hours(sealed, eth0, midnight):
+    sealed(range(-24 * 60, 48 * 60))
+    sealed([-100, 25 * 60], late=500, boot=4, rx_bytes=lambda minute: 10**12 + 10**6 * minute)
+    window = midnight + NOON * MINUTE_MS, midnight + (NOON + 180) * MINUTE_MS
+    for thin in (False, True):
+        lines, others = plain_lines({eth0.pk: [window]}, {}, thin=thin)
+        assert (not lines[eth0.pk]) == bool(others) == thin
+
+
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_a_window_may_reach_over_days(sealed, told, is_merged, now):
     sealed(range(-24 * 60, 72 * 60), late=300)
     if is_merged:
         assert seal.merge(now=now + timedelta(days=40))
-    for start, end in ((-30.5, 30), (-24 * 60 + 5, 24 * 60 - 2), (24 * 60 - 1, 48 * 60 + 3.25), (-1, 50 * 60)):
+    for start, end in ((-30.5, 30), (-23 * 60 + 5, 24 * 60 - 2), (24 * 60 - 1, 48 * 60 + 3.25), (-1, 50 * 60)):
         rx, tx, covered = told(start, end)
         assert (rx, covered) == (100 * (end - start), (end - start) * MINUTE_MS)
         assert abs(tx - 7 * (end - start)) <= 1  # each edge is rounded down
@@ -194,7 +203,7 @@ def test_interfaces_that_are_read_at_the_same_or_other_instants_have_their_own_b
 def test_parts_are_what_counters_say_at_their_edges(eth0, midnight, steps, before, cuts, thin):
     """Minutes around a midnight, where one chunk ends and another begins."""
     Chunk.objects.all().delete()
-    at, counted = [midnight - before], [0]
+    at, counted = [midnight - before // HOUR_MS * HOUR_MS], [0]  # no hour is but half known
     for after, passed in steps:
         at.append(at[-1] + after)
         counted.append(counted[-1] + passed)
