@@ -67,6 +67,6 @@ def _instants(request: HttpRequest, now: datetime) -> tuple[datetime, datetime] 
         if "start" in request.GET:
             return parse_instant(request.GET["start"], now=now), parse_instant(request.GET.get("end", ""), now=now)
         local = [timezone.make_aware(datetime.fromisoformat(request.GET[name])) for name in ("from", "to")]
-        return local[0], local[1]
+        return parse_instant(local[0].isoformat(), now=now), parse_instant(local[1].isoformat(), now=now)
     except (PeriodError, KeyError, ValueError, OverflowError):
         return None

@@ -211,6 +211,14 @@ def test_any_window_can_be_asked_for(rf):
     assert seen == ("", start, end)
 
 
+@pytest.mark.parametrize("start", ["0001-01-01T00:00", "1969-12-31T00:00", "9999-12-31T23:59", "noon"])
+@pytest.mark.parametrize("names", [("from", "to"), ("start", "end")])
+def test_a_window_of_no_time_that_can_be_is_the_usual_one(admin_client, names, start):
+    report()
+    answer = admin_client.get(reverse("admin:top"), dict(zip(names, (start, "2026-03-03T00:00"), strict=True)))
+    assert (answer.status_code, answer.context["window"].period) == (200, "24h")
+
+
 def test_a_window_does_not_reach_past_now(rf):
     now = timezone.now()
     later = now + timedelta(days=1)
