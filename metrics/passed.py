@@ -221,8 +221,6 @@ def _of_readings(
     going_on = [each for each in as_read if limits[each.id] < end and logs.get(each.server_id) is not None]
     if 10 * (len(final) + len(going_on)) < 9 * len(interfaces):  # the rest is asked of the chunks as ever
         return {}
-    if Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
-        return {}
     newest = newest_sealed(going_on) if going_on else {}
     windows = {each.id: (start, end) for each in final}
     windows |= {pk: (start, min(end, of.at)) for pk, of in newest.items() if start < of.at}
@@ -234,7 +232,8 @@ def _of_readings(
         _add_between(sums[pk], [lines[pk]], instants)
     if since >= until:
         rest = [each for each in final if each.id not in lines and limits[each.id] >= last]
-        sums |= _of_hours_readings(rest, instants, sealed)
+        if rest and not Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
+            sums |= _of_hours_readings(rest, instants, sealed)
     told = {pk: _both(of_interface) for pk, of_interface in sums.items()}
     for interface in going_on:
         server = interface.server_id

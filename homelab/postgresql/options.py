@@ -16,13 +16,15 @@ CONNECTION = {
 
 # What a session is set to. An ack is on the disk, whatever the server's default. On Citus, reading and writing more
 # than one shard goes over one connection a node: otherwise a reference table could not be written after that in the
-# same transaction. Everywhere else nobody reads that name.
+# same transaction. Everywhere else nobody reads that name. Pages are on flash or in memory, where the next one costs
+# hardly less than any other: as if on a disk, all chunks would be looked at to find a day's.
 SESSION = {
     "synchronous_commit": "on",
     "statement_timeout": "60s",
     "lock_timeout": "5s",
     "idle_in_transaction_session_timeout": "60s",
     "citus.multi_shard_modify_mode": "sequential",
+    "random_page_cost": "1.1",
 }
 
 # A thread waits this long for a connection: for a place in the pool, or for a database that restarts. Who then still
