@@ -265,18 +265,17 @@ def _add_cut(
     parts: Mapping[int, _Part], cut: Collection[int], instants: Sequence[int], sealed: Mapping[str, int]
 ) -> None:
     """Add what passed in the final hours that an edge cuts, from their readings."""
-    final = {
-        (hour, hour + HOUR_MS): [part.interface for part in parts.values() if hour + HOUR_MS <= part.final]
-        for hour in cut
-    }
-    for (hour, end), of_hour in unrolled_windows(final, BYTES, sealed).items():
-        edges = [max(hour, instants[0]), min(end, instants[1])]
+    edges = {hour: [max(hour, instants[0]), min(hour + HOUR_MS, instants[1])] for hour in cut}
+    final: dict[tuple[int, int], list[Interface]] = {(hour, hour + HOUR_MS): [] for hour in cut}
+    for part in parts.values():
+        for hour, end in final:
+            if end <= part.final and hour < part.hours.kept_from and part.hours.line is not None:
+                _add_between(part.sums, [part.hours.line], edges[hour])  # in proportion to time, past their retention
+            elif end <= part.final:
+                final[hour, end].append(part.interface)
+    for (hour, _), of_hour in unrolled_windows(final, BYTES, sealed).items():
         for pk, chains in of_hour.items():
-            part = parts[pk]
-            if hour < part.hours.kept_from and part.hours.line is not None:
-                _add_between(part.sums, [part.hours.line], edges)  # in proportion to time, past their retention
-            else:
-                _add_between(part.sums, chains, edges)
+            _add_between(parts[pk].sums, chains, edges[hour])
 
 
 def _foremost(parts: Mapping[int, _Part], chunks: _Chunks, cut: Collection[int], count: int) -> dict[int, _Part]:
