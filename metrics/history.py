@@ -25,7 +25,8 @@ from metrics.counters import (
     empty_buckets,
     rate,
 )
-from metrics.increases import bytes_between, final_until, increases, unrolled
+from metrics.final import final_until
+from metrics.increases import bytes_between, increases, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile

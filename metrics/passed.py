@@ -19,15 +19,14 @@ from django.db.models import Max, Min, Q, QuerySet, Sum
 from metrics import memory
 from metrics.codec import CodecError
 from metrics.counters import BYTES, GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between
+from metrics.final import FOREVER, limits_as_of
 from metrics.increases import (
-    FOREVER,
     Hours,
     add_newest,
     bytes_between,
     followed,
     hour_around,
     hours_line,
-    limits_as_of,
     room_of,
     unrolled_windows,
 )
@@ -134,8 +133,8 @@ def passed(
 ) -> dict[int, tuple[int, int] | None]:
     """Return the bytes, rx and tx, that passed each interface, by its id, from `start` to `end` (ms).
 
-    None where nothing is known. Those that are not among the `most` that passed most may be left out. Of a window that
-    `is_live` the next will be asked about soon: what these have in common is remembered.
+    None where nothing is known. Those that are not among the `most` that passed most may be left out. A window that
+    `is_live` is told from hours, of which the next that is asked about needs most again; the answer is the same.
     """
     if not interfaces:
         return {}

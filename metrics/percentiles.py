@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from metrics import memory
 from metrics.counters import BYTES, SUSPECT, UNKNOWN, Chain, Columns, Reading, sums_between, unroll
-from metrics.increases import FOREVER, final_until
+from metrics.final import FOREVER, final_until
 from metrics.models import DAY_MS, Chunk, Interface, day_start
 from metrics.readings import readings
 

@@ -1,0 +1,78 @@
+"""Up to when the hours of chunks say all that is known: what waits in the log may change the rest."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from django.db.models import Max, Min
+
+from metrics.models import HOUR_MS, Heartbeat, Interface, to_ms
+from metrics.readings import AROUND_MS, Log, Logs, Waiting, chunks_around, logs_of, sealed_readings
+from metrics.steady import Standing, Standings
+
+FOREVER = 2**62
+
+
+def final_until(interfaces: Sequence[Interface]) -> dict[int, int]:
+    """Return, for each interface, by its id, up to when its chunks' hours say all that is known.
+
+    Without heartbeats waiting in the log: for ever. Otherwise up to the hour of the reading before the first of them.
+    """
+    return limits_of(interfaces, waiting_of(interfaces, logs_of(interfaces)))
+
+
+def waiting_of(interfaces: Sequence[Interface], logs: Logs) -> dict[str, Waiting]:
+    """Return what waits in the log, by server; nothing for those without."""
+    waiting = {
+        server: Waiting(log.first_at, log.last_at, log.boots)
+        for server, log in logs.items()
+        if log.first_at is not None and log.last_at is not None
+    }
+    if others := {interface.server_id for interface in interfaces} - logs.keys():
+        log = Heartbeat.objects.filter(server__in=others).order_by()
+        of_each = (Min("collected_at"), Max("collected_at"), Min("boot_number"), Max("boot_number"))
+        for server, first, last, *boots in log.values_list("server_id").annotate(*of_each):
+            waiting[server] = Waiting(to_ms(first), to_ms(last), set(boots))
+    return waiting
+
+
+def limits_as_of(standings: Standings, interfaces: Sequence[Interface], logs: Logs) -> dict[int, int]:
+    """Return what `final_until` does, as of these logs: for ever, too, where none that waits has the interface."""
+    gone = [each for each in interfaces if _is_gone(each, standings.of[each.server_id], logs.get(each.server_id))]
+    limits = {each.id: FOREVER for each in gone}
+    return limits | limits_of([each for each in interfaces if each.id not in limits], standings.waiting)
+
+
+def _is_gone(interface: Interface, standing: Standing, log: Log | None) -> bool:
+    """Tell whether no heartbeat that waits has the interface: none that may be anything, and so none after these.
+
+    Those that go on plainly since then have the interfaces of the one before, and of that one this would be sealed.
+    """
+    if log is None or standing.since is None or interface.sealed_until is None:
+        return False
+    is_as_read = interface.sealed_revision == standing.sealed
+    return is_as_read and to_ms(interface.sealed_until) < standing.since and interface.name not in log.readings
+
+
+def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[int, int]:
+    limits: dict[int, int] = {}
+    late: dict[int, list[Interface]] = defaultdict(list)
+    for interface in interfaces:
+        of_server = waiting.get(interface.server_id)
+        newest_sealed = to_ms(interface.sealed_until) if interface.sealed_until else None
+        if of_server is None:
+            limits[interface.id] = FOREVER
+        elif newest_sealed is None:
+            limits[interface.id] = 0
+        elif newest_sealed <= of_server.first_at:
+            limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
+        else:
+            late[of_server.first_at].append(interface)
+    windows = {(first_waiting, first_waiting) for first_waiting in late}
+    stored = list(chunks_around([each.id for group in late.values() for each in group], windows)) if late else []
+    for first_waiting, group in late.items():
+        ids = [interface.id for interface in group]
+        sealed = sealed_readings(ids, first_waiting, first_waiting, (), stored=stored, silent=ids)
+        for interface in group:
+            at = sealed[interface.id]["at"]
+            limits[interface.id] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+    return limits
