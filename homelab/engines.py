@@ -1,7 +1,7 @@
 """What a connection to a database is set to, by its engine.
 
 A row is acknowledged once it is on the disk (synchronous=FULL), and a writer takes its lock when its transaction
-begins, so that it never fails halfway (IMMEDIATE).
+begins, so that it never fails halfway (IMMEDIATE). SQLite maps as much of its file as it can, just below 2 GiB.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import accumulate
 from operator import attrgetter, or_
 from typing import Any, NamedTuple
@@ -57,11 +57,11 @@ class Standings:
     first: int  # of these instants, ms
     version: int  # another one where what passed between the instants may be another
 
-    @property
+    @cached_property
     def sealed(self) -> dict[str, int]:
         return {server: standing.sealed for server, standing in self.of.items()}
 
-    @property
+    @cached_property
     def waiting(self) -> dict[str, Waiting]:
         return {server: standing.waiting for server, standing in self.of.items() if standing.waiting is not None}
 
