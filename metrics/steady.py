@@ -6,7 +6,7 @@ hour in the log is read from a few rows a server, whatever it holds.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property, reduce
@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from django.db.models import Count, F, Max, Min, Q, QuerySet, Value
 
-from metrics.counters import NO_BOOT, Reading
+from metrics.counters import Reading
 from metrics.models import EPOCH, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import Log, Logs, Waiting, reading_of
+from metrics.readings import Log, Logs, Waiting
 from servers.models import Snapshot
 
 MOST_INSTANTS = 4  # of which the neighbours are looked for
@@ -74,14 +74,12 @@ class Standings:
         waiting = self.waiting
         logs = {server: Log(None, None, set(), {}) for server in self.of.keys() - waiting.keys()}
         thin = _with_few_others({server: of for server, of in self.of.items() if self._is_thin(of)})
-        newest = _newest(thin)
-        wanted = {server: _wanted(of, server in newest) for server, of in thin.items()}
+        wanted = {server: _wanted(of) for server, of in thin.items()}
         others, near = _read(thin, wanted)
         for server, of in thin.items():
             # Where some have left the log since, or come late, the rest does not tell.
             if len(others.get(server, [])) == of.others and len(near[server]) == len(wanted[server]):
-                few = others.get(server, []), near[server], newest.get(server)
-                logs[server] = _log(waiting[server], *few, self.names[server])
+                logs[server] = _log(waiting[server], others.get(server, []), near[server], self.names[server])
         return logs
 
     def _is_thin(self, of: Standing) -> bool:
@@ -141,29 +139,9 @@ def _with_few_others(thin: Mapping[str, Standing]) -> dict[str, Standing]:
     return {server: thin[server] for server, count in zip(fewest, together, strict=True) if count <= MOST_OTHERS}
 
 
-def _newest(thin: Mapping[str, Standing]) -> dict[str, Snapshot]:
-    """Return the newest heartbeats as the snapshots have them, of the servers that need it and where it still is."""
-    last = {
-        server: of.waiting
-        for server, of in thin.items()
-        if of.waiting is not None and any(before and not after for before, after in of.next_to)
-    }
-    if not last:
-        return {}
-    names = ("collected_at", "interfaces_at", "boot_id", "uptime_seconds", "network_interfaces")
-    return {
-        snapshot.server_id: snapshot
-        for snapshot in Snapshot.objects.filter(server__in=last).only(*names)
-        if snapshot.collected_at == snapshot.interfaces_at
-        and _to_ms(snapshot.collected_at) == last[snapshot.server_id].last_at
-        and (snapshot.boot_id or NO_BOOT) in last[snapshot.server_id].boots
-    }
-
-
-def _wanted(of: Standing, has_newest: bool) -> set[int]:
+def _wanted(of: Standing) -> set[int]:
     """Return the instants of the heartbeats that are to be read from the log."""
-    pairs = [pair for pair in of.next_to if pair[1] is not None or not has_newest]
-    return {at for pair in pairs for at in pair if at is not None}
+    return {at for pair in of.next_to for at in pair if at is not None}
 
 
 def _read(
@@ -204,13 +182,7 @@ def _near(log: QuerySet[Any], wanted: Mapping[str, set[int]]) -> QuerySet[Any]:
     return log.filter(near, server__in=[server for server, instants in wanted.items() if instants])
 
 
-def _log(
-    waiting: Waiting,
-    others: list[Heartbeat],
-    near: list[Heartbeat],
-    newest: Snapshot | None,
-    names: Collection[str],
-) -> Log:
+def _log(waiting: Waiting, others: list[Heartbeat], near: list[Heartbeat], names: Collection[str]) -> Log:
     readings: dict[str, list[Reading]] = defaultdict(list)
     for heartbeat in sorted(others, key=attrgetter("collected_at")):
         for name, reading in heartbeat.unpack(names):
@@ -218,15 +190,4 @@ def _log(
     for heartbeat in sorted(near, key=attrgetter("collected_at")):
         for name, reading in heartbeat.unpack(names):
             readings[name].append(reading._replace(interval=NO_GAP_MS))
-    if newest is not None and newest.collected_at not in {heartbeat.collected_at for heartbeat in near}:
-        for name, reading in _readings_of(newest, waiting.last_at, names):
-            readings[name].append(reading)
     return Log(*waiting, dict(readings))
-
-
-def _readings_of(newest: Snapshot, at: int, names: Collection[str]) -> Iterator[tuple[str, Reading]]:
-    boot = newest.boot_id or NO_BOOT
-    started = at - round((newest.uptime_seconds or 0) * 1000) if boot != NO_BOOT else 0
-    for interface in newest.network_interfaces:
-        if interface["name"] in names:
-            yield interface["name"], reading_of(interface, at, boot, started, NO_GAP_MS)

@@ -149,10 +149,11 @@ def unpacked(monkeypatch):
     return found
 
 
-def test_of_a_log_that_goes_on_plainly_up_to_now_nothing_is_unpacked(fleet, unpacked, now):
+def test_of_a_log_that_goes_on_plainly_up_to_now_the_newest_of_each_server_is_unpacked(fleet, unpacked, now):
     window = to_ms(now - timedelta(hours=1)), to_ms(now + timedelta(seconds=30))
     assert set(passed(fleet, *window).values()) == {(3600, 0)}
-    assert unpacked == []
+    assert {heartbeat.collected_at for heartbeat in unpacked} == {now}
+    assert len(unpacked) == len(SERVERS)
 
 
 def test_of_a_log_that_goes_on_plainly_the_neighbours_of_each_instant_are_unpacked(fleet, unpacked, now):
@@ -166,7 +167,7 @@ def test_hours_within_the_log_are_told_by_their_neighbours(fleet, unpacked, now)
     found = bytes_between(fleet, instants)
     assert {tuple(of.sums["rx_bytes"]) for of in found.values()} == {(3600, 1800)}
     assert {tuple(of.sums["covered_ms"]) for of in found.values()} == {(3_600_000, 1_800_000)}
-    assert len(unpacked) == len(SERVERS)  # the one on the hour is next to it on both sides
+    assert len(unpacked) == 2 * len(SERVERS)  # the one on the hour is next to it on both sides; and the newest
 
 
 def test_what_may_be_anything_is_unpacked_with_it(fleet, unpacked, now, interface):
