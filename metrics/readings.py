@@ -157,7 +157,9 @@ def readings(
     }
     if others := [each for each in interfaces if each.pk not in logged]:
         logged |= _logged(others, start, end, newest, last_waiting)
-    settled = [each for each in interfaces if each.pk in newest or _begins_after_sealed(each, start)]
+    # Of a few, what is around the window and beside it is read at once, whatever is needed of it.
+    are_few = len(interfaces) <= FEW_INTERFACES and stored is None
+    settled = [each for each in interfaces if each.pk in newest or (not are_few and _begins_after_sealed(each, start))]
     known = {each.pk for each in settled if each.server_id in current and each.pk in newest}
     last = newest_sealed([each for each in settled if each.pk not in known]) | {pk: newest[pk] for pk in known}
     found = {}
@@ -204,10 +206,13 @@ def sealed_readings(
     """
     names = columns_for(wanted)
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
-    if stored is None:
+    neighbours: list[Chunk] | None = None
+    if stored is None and not changed and len(interfaces) <= FEW_INTERFACES:
+        stored = neighbours = _with_neighbours(interfaces, start, end)
+    elif stored is None:
         around_it = chunks_around(interfaces, [(start, end)])
         stored = with_newest(around_it) if silent else around_it
-    if silent:
+    if silent and neighbours is None:
         newest = ((each.interface_id, getattr(each, "newest", None) or EPOCH) for each in stored)
         silent = set(silent) - {pk for pk, at in newest if at >= from_ms(end)}
     for chunk in [*stored, *changed]:
@@ -217,10 +222,17 @@ def sealed_readings(
         interface: join(*(_kept(chunks[day], start, end, names) for day in sorted(chunks)), names=names)
         for interface, chunks in by_interface.items()
     }
-    for interface, readings in _before(found, start, names).items():
-        found[interface] = join(readings, found[interface], names=names)
-    for interface, readings in _after(found, end, names, silent).items():
-        found[interface] = join(found[interface], readings, names=names)
+    begun = {interface for interface, readings in found.items() if readings["at"] and readings["at"][0] <= start}
+    ended = {interface for interface, readings in found.items() if readings["at"] and end <= readings["at"][-1]}
+    before, after = found.keys() - begun, found.keys() - ended
+    if neighbours is None:
+        neighbours = _neighbours(before, start, after.difference(silent), end)
+    for chunk in neighbours:
+        interface = chunk.interface_id
+        if chunk.end_ms <= day_start(day_of(start)) and interface in before:
+            found[interface] = join(_last(chunk, names), found[interface], names=names)
+        elif day_start(day_of(end)) < chunk.start_ms and interface in after:
+            found[interface] = join(found[interface], chunk.get_readings(names), names=names)
     windows = {interface: _window(readings, start, end) for interface, readings in found.items()}
     return _with_earlier_boots(windows, start, names)
 
@@ -299,10 +311,7 @@ def _last_of_boots(
             for day in set(days.values())
             for chunk in _nearest_chunks(
                 {interface for interface in wanted if days[interface] == day},
-                Q(start__lte=day),
-                Q(start__gte=day - NEAR),
-                Max("start"),
-                "hours",
+                (Q(start__lte=day), Q(start__gte=day - NEAR), Max("start")),
             )
         ]
         left: dict[int, dict[int, int]] = {}
@@ -445,39 +454,50 @@ def _add_nearest(found: dict[int, list[Reading]], missing: dict[str, int], log: 
             return
 
 
-def _before(found: dict[int, Columns], start: int, names: Sequence[str]) -> dict[int, Columns]:
-    """Return the last reading before `start` of the interfaces that have none up to it yet."""
-    missing = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][0] > start}
+Side = tuple[Q, Q, Max | Min]  # of a window: which chunks are beyond it, which of these are near, and which the nearest
+
+
+def _before(start: int) -> Side:
     day = day_of(start)
     ended = Q(days=1, start__lt=day) | Q(days=7, start__lte=day - timedelta(days=7))
-    lasts = _nearest_chunks(missing, ended, Q(start__gte=day - NEAR), Max("start"), "readings", "hours")
-    return {chunk.interface_id: _last(chunk, names) for chunk in lasts}
+    return ended, Q(start__gte=day - NEAR), Max("start")
 
 
-def _after(found: dict[int, Columns], end: int, names: Sequence[str], silent: Collection[int]) -> dict[int, Columns]:
-    """Return the readings of the next chunk for the interfaces that have none from `end` on yet."""
-    ended = {interface for interface, readings in found.items() if not readings["at"] or readings["at"][-1] < end}
-    missing = ended.difference(silent)
+def _after(end: int) -> Side:
     day = day_of(end)
-    firsts = _nearest_chunks(missing, Q(start__gt=day), Q(start__lte=day + NEAR), Min("start"), "hours")
-    return {chunk.interface_id: chunk.get_readings(names) for chunk in firsts}
+    return Q(start__gt=day), Q(start__lte=day + NEAR), Min("start")
 
 
-def _nearest_chunks(interfaces: Collection[int], where: Q, near: Q, start: Max | Min, *unneeded: str) -> list[Chunk]:
-    """Return, of the chunks of each interface that have readings and are `where` they should be, the nearest.
+def _with_neighbours(interfaces: Collection[int], start: int, end: int) -> list[Chunk]:
+    """Return the chunks around a window (ms) of a few interfaces, and the nearest on each side, read at once."""
+    around_it = chunks_around(interfaces, [(start, end)]).order_by()
+    sides = (_nearest(interfaces, *side) for side in (_before(start), _after(end)))
+    return list(around_it.union(*sides, all=True))
 
-    It is looked for among those that are `near` with one query, which takes long where there are many; of a few
-    interfaces, among all.
-    """
-    there = Chunk.objects.filter(where, count__gt=0).defer(*unneeded)
-    are_few = len(interfaces) <= FEW_INTERFACES
-    close = there.filter(Q() if are_few else near, interface__in=interfaces)
-    nearest = close.filter(interface=OuterRef("interface")).order_by().values("interface").annotate(nearest=start)
-    found = list(close.filter(start__in=nearest.values("nearest")))
-    if are_few:
-        return found
+
+def _neighbours(before: Collection[int], start: int, after: Collection[int], end: int) -> list[Chunk]:
+    """Return the nearest chunks before `start` of some interfaces, without readings, and after `end` (ms) of others."""
+    if len(before) > FEW_INTERFACES or len(after) > FEW_INTERFACES or not before or not after:
+        return _nearest_chunks(before, _before(start), "readings") + _nearest_chunks(after, _after(end))
+    return list(_nearest(before, *_before(start)).union(_nearest(after, *_after(end)), all=True))
+
+
+def _nearest(interfaces: Collection[int], beyond: Q, _near: Q, nearest: Max | Min, *unneeded: str) -> QuerySet[Chunk]:
+    """Return, of the chunks of each interface that have readings and are beyond the window, the nearest."""
+    there = Chunk.objects.filter(beyond, interface__in=interfaces, count__gt=0).defer("hours", *unneeded).order_by()
+    of_each = there.filter(interface=OuterRef("interface")).values("interface").annotate(nearest=nearest)
+    return there.filter(start__in=of_each.values("nearest"))
+
+
+def _nearest_chunks(interfaces: Collection[int], side: Side, *unneeded: str) -> list[Chunk]:
+    """Return what `_nearest` does: of many interfaces it is first looked for among those that are near."""
+    if len(interfaces) <= FEW_INTERFACES:
+        return list(_nearest(interfaces, *side, *unneeded)) if interfaces else []
+    beyond, near, nearest = side
+    found = list(_nearest(interfaces, beyond & near, near, nearest, *unneeded))
+    there = Chunk.objects.filter(beyond, count__gt=0).defer("hours", *unneeded).order_by()
     rest = set(interfaces).difference(chunk.interface_id for chunk in found)
-    starts = dict(there.filter(interface__in=rest).order_by().values_list("interface_id").annotate(start))
+    starts = dict(there.filter(interface__in=rest).values_list("interface_id").annotate(nearest))
     further = there.filter(interface__in=starts, start__in=set(starts.values()))
     return found + [chunk for chunk in further if chunk.start == starts[chunk.interface_id]]
 
