@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from django.contrib import admin
@@ -12,7 +13,7 @@ from django.utils import timezone
 from metrics import history, tables
 from metrics.figures import figures
 from metrics.models import Event, Interface, InterfaceQuerySet, Kind
-from metrics.periods import sensible_step
+from metrics.periods import Step, current_period, sensible_step
 from metrics.rows import (
     STATES,
     InterfaceRow,
@@ -140,6 +141,10 @@ class ServerAdmin(MeasuredAdmin):
         counted = [interface for interface in interfaces if interface.is_counted] or interfaces
         chosen = next((row for row in interfaces if row.name == request.GET.get("interface")), None)
         seen = window(request, now)
+        drawn = partial(_drawn, [chosen] if chosen else counted, seen)
+        month = current_period(now, Step(0, 1), timezone.get_current_timezone())
+        # The hours that a long chart reads of all that counts serve the lists, too.
+        chart = drawn() if chosen is None and seen.start <= month else None
         known = figures({found.pk: interfaces}, now=now)
         rows = [interface_row(found, interface, now, known.get(interface.pk)) for interface in interfaces]
         return {
@@ -152,7 +157,7 @@ class ServerAdmin(MeasuredAdmin):
             "names": [interface.name for interface in interfaces],
             "chosen": chosen.name if chosen else "",
             "counted": [interface.name for interface in counted],
-            **_drawn([chosen] if chosen else counted, seen),
+            **(chart or drawn()),
         }
 
     def delete_model(self, request: HttpRequest, obj: Server) -> None:

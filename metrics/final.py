@@ -1,10 +1,11 @@
 """Up to when the hours of chunks say all that is known: what waits in the log may change the rest."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from django.db.models import Max, Min
 
+from metrics import memory
 from metrics.models import HOUR_MS, Heartbeat, Interface, to_ms
 from metrics.readings import AROUND_MS, Log, Logs, Waiting, chunks_around, logs_of, sealed_readings
 from metrics.steady import Standing, Standings
@@ -67,6 +68,20 @@ def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> d
             limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
         else:
             late[of_server.first_at].append(interface)
+    missing: dict[int, list[Interface]] = defaultdict(list)
+    for first_waiting, group in late.items():
+        for interface in group:
+            kept: int | None = memory.recall(("limit", interface.id, first_waiting), interface.revision)
+            if kept is None:
+                missing[first_waiting].append(interface)
+            else:
+                limits[interface.id] = kept
+    return limits | _limits_of_late(missing)
+
+
+def _limits_of_late(late: Mapping[int, Sequence[Interface]]) -> dict[int, int]:
+    """Return the limits of interfaces, by the first (ms) that waits for them, of which newer readings are sealed."""
+    limits: dict[int, int] = {}
     windows = {(first_waiting, first_waiting) for first_waiting in late}
     stored = list(chunks_around([each.id for group in late.values() for each in group], windows)) if late else []
     for first_waiting, group in late.items():
@@ -74,5 +89,7 @@ def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> d
         sealed = sealed_readings(ids, first_waiting, first_waiting, (), stored=stored, silent=ids)
         for interface in group:
             at = sealed[interface.id]["at"]
-            limits[interface.id] = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+            limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+            limits[interface.id] = limit
+            memory.keep(("limit", interface.id, first_waiting), interface.revision, limit)
     return limits
