@@ -293,13 +293,13 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
 
 
 def top(
-    interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10, is_live: bool = False
+    interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10, ahead: bool = False
 ) -> list[TopRow]:
     """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first.
 
-    A window that `is_live` moves on with the time.
+    What is read `ahead` of the next windows of the same hours need not be read again for these.
     """
-    known = passed(interfaces, to_ms(start), to_ms(end), most=limit, is_live=is_live)
+    known = passed(interfaces, to_ms(start), to_ms(end), most=limit, ahead=ahead)
     rows = [(*both, interface) for interface in interfaces if (both := known.get(interface.pk)) is not None]
     rows.sort(key=lambda row: (-row[0] - row[1], row[2].server_id, row[2].name))
     return [

@@ -7,7 +7,7 @@ whose steps are hours: the same differences answer for both.
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise, repeat
 from typing import NamedTuple
 
@@ -31,7 +31,7 @@ from metrics.counters import (
 )
 from metrics.final import FOREVER, limits_as_of, limits_of, waiting_of
 from metrics.models import HOUR_MS, Chunk, Interface, from_ms, to_ms
-from metrics.plain import Window, plain_lines
+from metrics.plain import Shelf, Window, plain_lines
 from metrics.readings import (
     Log,
     Logs,
@@ -132,15 +132,20 @@ def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> d
             pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
         }
     else:
-        standings = standings_of(interfaces, instants)
-        logs = standings.logs()
-        hours = _hours_as_of(standings, interfaces, instants[0], logs)
-        totals = _of_whole_hours(interfaces, hours, instants, BYTES)
-        add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed)
-        add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True)
+        totals = bytes_as_of(standings_of(interfaces, instants), interfaces, instants)
     for buckets in totals.values():
         for values in (*buckets.peaks.values(), *buckets.lows.values()):
             values[:] = [UNKNOWN] * len(values)
+    return totals
+
+
+def bytes_as_of(standings: Standings, interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Buckets]:
+    """Return what `bytes_between` does in buckets of an hour or more, as of standings that know of these instants."""
+    logs = standings.logs
+    hours = _hours_as_of(standings, interfaces, instants[0], logs)
+    totals = _of_whole_hours(interfaces, hours, instants, BYTES)
+    add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed)
+    add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True)
     return totals
 
 
@@ -436,25 +441,32 @@ def add_cut_hours(
 
 
 def unrolled_windows(
-    interfaces: Mapping[Window, Sequence[Interface]], counters: Sequence[str], sealed: Mapping[str, int] | None
+    interfaces: Mapping[Window, Sequence[Interface]],
+    counters: Sequence[str],
+    sealed: Mapping[str, int] | None,
+    shelf: Shelf | None = None,
 ) -> dict[Window, dict[int, list[Chain]]]:
     """Return the unrolled readings of some windows (ms) that are final: no log changes them. These are whole hours.
 
-    They are read once until the next heartbeat or, where it is known what was `sealed`, until something is.
+    They are read once until the next heartbeat or, where it is known what was `sealed`, until something is. What is on
+    the `shelf` is not read again; it was read after what was `sealed`.
     """
     kind = "window" if sealed is None else "sealed window"
     found: dict[Window, dict[int, list[Chain]]] = {}
-    missing: dict[Window, dict[int, int | None]] = {}
+    missing: dict[Window, list[Interface]] = {}
+    revisions = {
+        each.id: each.revision if sealed is None else sealed.get(each.server_id)
+        for final in interfaces.values()
+        for each in final
+    }
     for window, final in interfaces.items():
-        revisions = {each.id: each.revision if sealed is None else sealed.get(each.server_id) for each in final}
-        kept = {pk: memory.recall((kind, pk, window, *counters), revision) for pk, revision in revisions.items()}
+        kept = {each.id: memory.recall((kind, each.id, window, *counters), revisions[each.id]) for each in final}
         found[window] = {pk: chains for pk, chains in kept.items() if chains is not None}
-        missing[window] = {pk: revision for pk, revision in revisions.items() if pk not in found[window]}
-    newest = {each.id: to_ms(each.sealed_until) for final in interfaces.values() for each in final if each.sealed_until}
-    for window, read in _read_windows(missing, counters, newest if sealed is not None else None).items():
+        missing[window] = [each for each in final if each.id not in found[window]]
+    for window, read in _read_windows(missing, counters, sealed, shelf).items():
         for pk, chains in read.items():
             found[window][pk] = chains
-            memory.keep((kind, pk, window, *counters), missing[window][pk], chains, rows=sum(map(room_of, chains)))
+            memory.keep((kind, pk, window, *counters), revisions[pk], chains, rows=sum(map(room_of, chains)))
     return found
 
 
@@ -467,32 +479,42 @@ def room_of(chain: Chain) -> int:
 
 
 def _read_windows(
-    missing: Mapping[Window, Collection[int]], counters: Sequence[str], newest: Mapping[int, int] | None
+    missing: Mapping[Window, Sequence[Interface]],
+    counters: Sequence[str],
+    sealed: Mapping[str, int] | None,
+    shelf: Shelf | None,
 ) -> dict[Window, dict[int, list[Chain]]]:
-    """Return the unrolled readings of interfaces in some windows.
-
-    Where the `newest` sealed reading of each is given, without peaks and lows.
+    """Return the unrolled readings of interfaces in some windows: without peaks and lows where it is known what was
+    `sealed`.
     """
     found: dict[Window, dict[int, list[Chain]]] = {window: {} for window in missing}
     windows: dict[int, list[Window]] = defaultdict(list)
+    newest: dict[int, int] = {}
     for window, of_window in missing.items():
-        for pk in of_window:
-            windows[pk].append(window)
+        for each in of_window:
+            windows[each.id].append(window)
+            if each.sealed_until is not None:
+                newest[each.id] = to_ms(each.sealed_until)
     stored: list[Chunk] = []
-    if newest is not None:
-        lines, stored = plain_lines(windows, newest)
-        for pk, of_interface in lines.items():
+    if sealed is not None:
+        plain = plain_lines(windows, newest, shelf=shelf)
+        for pk, of_interface in plain.lines.items():
             for window, line in of_interface.items():
                 found[window][pk] = [line]
+        stored = [chunk for of_others in plain.others.values() for chunk in of_others]
     elif windows:
-        stored = list(chunks_around(windows, {window for of_interface in windows.values() for window in of_interface}))
+        around = chunks_around(windows, {window for of_interface in windows.values() for window in of_interface})
+        stored = list(with_newest(around))
     for (start, end), of_window in missing.items():
-        rest = [pk for pk in of_window if pk not in found[start, end]]
+        rest = [each for each in of_window if each.id not in found[start, end]]
         # What passed in a gap is in chunks, too: where there is none, nothing did.
         holding = {chunk.interface_id for chunk in stored if chunk.start_ms < end and start < chunk.end_ms}
-        found[start, end] |= {pk: [] for pk in rest if pk not in holding}
-        if some := [pk for pk in rest if pk in holding]:
-            for pk, read in sealed_readings(some, start, end, counters, stored=stored).items():
+        found[start, end] |= {each.id: [] for each in rest if each.id not in holding}
+        if some := [each for each in rest if each.id in holding]:
+            as_read = [each for each in some if sealed is None or each.sealed_revision == sealed.get(each.server_id)]
+            silent = {each.id for each in as_read if newest.get(each.id, end) < end}
+            ids = [each.id for each in some]
+            for pk, read in sealed_readings(ids, start, end, counters, stored=stored, silent=silent).items():
                 found[start, end][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
 
@@ -506,8 +528,12 @@ def add_newest(
     logs: Logs,
     *,
     are_thin: bool = False,
+    shelf: Shelf | None = None,
 ) -> None:
-    """Add what readings say of the time after the hours that are final; `are_thin`: the logs are of `Standings`."""
+    """Add what readings say of the time after the hours that are final; `are_thin`: the logs are of `Standings`.
+
+    What is on the `shelf`, which was read after these, is not read again.
+    """
     starts = {interface.id: max(hours[interface.id].bounds(instants)[1], instants[0]) for interface in interfaces}
     newest = {pk: of for pk, start in starts.items() if (of := hours[pk].newest) is not None and of.at == start}
     last_waiting = max((hours[pk].last_waiting or 0 for pk in newest), default=0)
@@ -517,10 +543,7 @@ def add_newest(
             # Those that go on from their newest sealed reading are read at once, wherever that is.
             groups[-1 if interface.id in newest else starts[interface.id]].append(interface)
     apart = [(start, group) for start, group in groups.items() if start >= 0]
-    stored = None
-    if are_thin and len(apart) > 1:
-        of_each = [([interface.id for interface in group], (start, instants[-1])) for start, group in apart]
-        stored = list(with_newest(chunks_of_groups(of_each)))
+    stored = _stored_of(apart, instants[-1], shelf or {}) if are_thin else None
     for begins, group in groups.items():
         since = min(starts[interface.id] for interface in group)
         if are_thin:
@@ -538,3 +561,19 @@ def add_newest(
             add_buckets(totals[key], first, part, 0, 1)
             if len(edges) > 2:
                 totals[key] = splice(totals[key], first + 1, part, 1, len(edges) - 1)
+
+
+def _stored_of(groups: Sequence[tuple[int, list[Interface]]], end: int, shelf: Shelf) -> list[Chunk] | None:
+    """Return the chunks of groups of interfaces, each from a start of its own (ms), read at once; None if one is left.
+
+    It may turn out to need none.
+    """
+    missing = [(start, [each.id for each in group if each.id not in shelf]) for start, group in groups]
+    missing = [(start, of_group) for start, of_group in missing if of_group]
+    if missing and len(groups) < 2:
+        return None
+    stored = [chunk for _, group in groups for each in group for chunk in shelf.get(each.id, ())]
+    if missing:
+        near = chunks_of_groups([(of_group, (start, end)) for start, of_group in missing])
+        stored.extend(with_newest(near))
+    return stored

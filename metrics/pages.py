@@ -85,12 +85,12 @@ def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
 
 def read_ahead(period: str, now: datetime) -> None:
     """Have remembered what the top page of a period needs: most of that stays until another hour is sealed."""
-    _top(whole_hours(of_period(period, now), now))
+    _top(whole_hours(of_period(period, now), now), ahead=True)
 
 
-def _top(seen: Window) -> dict[str, Any]:
+def _top(seen: Window, *, ahead: bool = False) -> dict[str, Any]:
     interfaces = history.whole_fleet()
-    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces), is_live=bool(seen.period))
+    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces), ahead=ahead)
     by_name = {(row.server_id, row.name): row for row in interfaces}
     first = max((max(row.rx_bytes, row.tx_bytes) for row in ranking), default=0) or 1
     lines = [

@@ -5,11 +5,10 @@ The answer is that of `increases`, which unpacks the hours of all of them.
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from heapq import nlargest
-from itertools import pairwise
 from operator import add, attrgetter, itemgetter, sub
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from metrics.final import FOREVER, limits_as_of
 from metrics.increases import (
     Hours,
     add_newest,
-    bytes_between,
+    bytes_as_of,
     followed,
     hour_around,
     hours_line,
@@ -43,7 +42,7 @@ from metrics.models import (
     to_ms,
     unpack_reading,
 )
-from metrics.plain import plain_lines
+from metrics.plain import Shelf, plain_lines
 from metrics.readings import Log, Logs, Waiting, newest_sealed
 from metrics.steady import Standing, Standings, standings_of
 from metrics.streaming import stream
@@ -129,12 +128,12 @@ class _Part:
 
 
 def passed(
-    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None, is_live: bool = False
+    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None, ahead: bool = False
 ) -> dict[int, tuple[int, int] | None]:
     """Return the bytes, rx and tx, that passed each interface, by its id, from `start` to `end` (ms).
 
-    None where nothing is known. Those that are not among the `most` that passed most may be left out. A window that
-    `is_live` is told from hours, of which the next that is asked about needs most again; the answer is the same.
+    None where nothing is known. Those that are not among the `most` that passed most may be left out. Where it is read
+    `ahead`, it is told from hours, and so are the next windows of these hours, which then need little else.
     """
     if not interfaces:
         return {}
@@ -143,26 +142,28 @@ def passed(
     key = ("passed", start, end, most, *(interface.id for interface in interfaces))
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
-        known, unclear = _passed(interfaces, instants, standings, most, is_live)
-        known |= _told(bytes_between(unclear, instants))
+        known, unclear = _passed(interfaces, instants, standings, most, ahead)
+        known |= _told(bytes_as_of(standings, unclear, instants))
         if all(interface.revision == standings.of[interface.server_id].revision for interface in unclear):
             memory.keep(key, standings.version, known, rows=4 * len(interfaces))
     return known
 
 
 def _passed(
-    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None, is_live: bool
+    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None, ahead: bool
 ) -> tuple[dict[int, tuple[int, int] | None], list[Interface]]:
     """Return what passed, and of which interfaces the totals of chunks do not tell it."""
-    sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs()
+    sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs
     limits = limits_as_of(standings, interfaces, logs)
     told: dict[int, tuple[int, int] | None] = {}
-    if not is_live and (most is None or most >= len(interfaces)):
-        told = _of_readings(interfaces, instants, limits, standings, logs)
+    shelf: Shelf = {}
+    is_ranking = most is not None and most < len(interfaces)
+    if not (ahead or is_ranking or _known_chunks(_key_of(interfaces, *instants), sealed)):
+        told, shelf = _of_readings(interfaces, instants, limits, standings, logs)
         interfaces = [interface for interface in interfaces if interface.id not in told]
         if not interfaces:
             return told, []
-    chunks = _chunks_of(interfaces, instants[0], instants[1], sealed)
+    chunks = _chunks_of(interfaces, instants[0], instants[1], sealed, shelf)
     parts: dict[int, _Part] = {}
     unclear = []
     for interface in interfaces:
@@ -175,19 +176,19 @@ def _passed(
             unclear.append(interface)
         else:
             parts[interface.id] = _Part(interface, sums, hours, final, since)
-    until_newest = _until_newest(parts, instants, standings)
+    until_newest = _until_newest(parts, instants, standings, shelf)
     for pk, part in parts.items():
         server = part.interface.server_id
         part.is_told = _add_plain(part, standings.of[server], logs.get(server), instants, until_newest.get(pk))
     cut = {hour_around(instant)[0] for instant in instants if instant % HOUR_MS}
     if most is not None:
         parts = _foremost(parts, chunks, cut, most)
-    _add_cut(parts, cut, instants, sealed)
+    _add_cut(parts, cut, instants, sealed, shelf)
     waits = {pk: part for pk, part in parts.items() if not part.is_told}
     totals = {pk: _bucket(part.sums) for pk, part in waits.items()}
     hours_of = {pk: part.hours for pk, part in waits.items()}
     of_waits = [part.interface for part in waits.values()]
-    add_newest(totals, of_waits, hours_of, instants, BYTES, logs, are_thin=True)
+    add_newest(totals, of_waits, hours_of, instants, BYTES, logs, are_thin=True, shelf=shelf)
     told |= {pk: _both(part.sums) for pk, part in parts.items()}
     return told | _told(totals), unclear
 
@@ -203,65 +204,53 @@ def _of_readings(
     limits: Mapping[int, int],
     standings: Standings,
     logs: Logs,
-) -> dict[int, tuple[int, int] | None]:
+) -> tuple[dict[int, tuple[int, int] | None], Shelf]:
     """Return what passed in a window of a day at most that cuts hours, of those of which readings alone tell it.
 
-    These have plain readings, up to the newest sealed one and on in the log. In a window that holds no whole hour,
-    there are also all others of which nothing in it waits.
+    These have plain readings, up to the newest sealed one and on in the log. With them come the chunks of those that
+    have others.
     """
     start, end = instants
-    (first, since), (until, last) = map(hour_around, instants)
-    is_by_hours = first == since and until == last
+    is_by_hours = all(instant % HOUR_MS == 0 for instant in instants)
     if is_by_hours or end - start > MOST_OF_READINGS_MS:
-        return {}
-    sealed, waiting = standings.sealed, standings.waiting
-    as_read = [each for each in interfaces if _is_as_read(each, sealed)]
+        return {}, {}
+    as_read = [each for each in interfaces if _is_as_read(each, standings.sealed)]
     final = [each for each in as_read if limits[each.id] >= end]
     going_on = [each for each in as_read if limits[each.id] < end and logs.get(each.server_id) is not None]
     if 10 * (len(final) + len(going_on)) < 9 * len(interfaces):  # the rest is asked of the chunks as ever
-        return {}
-    newest = newest_sealed(going_on) if going_on else {}
-    windows = {each.id: (start, end) for each in final}
-    windows |= {pk: (start, min(end, of.at)) for pk, of in newest.items() if start < of.at}
+        return {}, {}
     newest_at = {each.id: to_ms(each.sealed_until) for each in as_read if each.sealed_until is not None}
-    plain, _ = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
-    lines = {pk: of_window[windows[pk]] for pk, of_window in plain.items() if of_window}
+    told: dict[int, tuple[int, int] | None] = {
+        each.id: None for each in final if newest_at.get(each.id, start) <= start
+    }
+    final = [each for each in final if each.id not in told]
+    windows = {each.id: (start, end) for each in final}
+    windows |= {each.id: (start, min(end, at)) for each in going_on if start < (at := newest_at.get(each.id, start))}
+    plain = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
+    lines = {pk: of_window[windows[pk]] for pk, of_window in plain.lines.items() if of_window}
     sums: dict[int, Sums] = {each.id: [0, 0, 0] for each in final if each.id in lines}
     for pk in sums:
         _add_between(sums[pk], [lines[pk]], instants)
-    if since >= until:
-        rest = [each for each in final if each.id not in lines and limits[each.id] >= last]
-        if rest and not Chunk.objects.filter(around(first, last), readings__isnull=True).exists():
-            sums |= _of_hours_readings(rest, instants, sealed)
-    told = {pk: _both(of_interface) for pk, of_interface in sums.items()}
+    told |= {pk: _both(of_interface) for pk, of_interface in sums.items()}
+    newest = newest_sealed([each for each in going_on if each.id not in windows])
+    newest |= {pk: of for pk, last in plain.last.items() if (of := unpack_reading(last)) is not None}
     for interface in going_on:
         server = interface.server_id
         log, standing = logs[server], standings.of[server]
-        last_sealed = followed(newest.get(interface.id), interface, waiting.get(server), log)
+        last_sealed = followed(newest.get(interface.id), interface, standing.waiting, log)
         hours = Hours(start, start, None, None, last_sealed, -FOREVER, None)
         part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
         if _add_plain(part, standing, log, instants, lines.get(interface.id)):
             told[interface.id] = _both(part.sums)
-    return told
-
-
-def _of_hours_readings(
-    interfaces: Sequence[Interface], instants: Sequence[int], sealed: Mapping[str, int]
-) -> dict[int, Sums]:
-    """Return what passed in a window that holds no whole hour, from all readings of the hours that it lies in."""
-    first, last = hour_around(instants[0])[0], hour_around(instants[1])[1]
-    midnight = last // DAY_MS * DAY_MS  # where one chunk may end and another begin
-    windows = list(pairwise(sorted({first, max(first, midnight), last})))
-    sums = {each.id: [0, 0, 0] for each in interfaces}
-    for (start, end), lines in unrolled_windows(dict.fromkeys(windows, interfaces), BYTES, sealed).items():
-        edges = [max(start, instants[0]), min(end, instants[1])]
-        for pk, chains in lines.items():
-            _add_between(sums[pk], chains, edges)
-    return sums
+    return told, plain.others
 
 
 def _add_cut(
-    parts: Mapping[int, _Part], cut: Collection[int], instants: Sequence[int], sealed: Mapping[str, int]
+    parts: Mapping[int, _Part],
+    cut: Collection[int],
+    instants: Sequence[int],
+    sealed: Mapping[str, int],
+    shelf: Shelf,
 ) -> None:
     """Add what passed in the final hours that an edge cuts, from their readings."""
     edges = {hour: [max(hour, instants[0]), min(hour + HOUR_MS, instants[1])] for hour in cut}
@@ -272,7 +261,7 @@ def _add_cut(
                 _add_between(part.sums, [part.hours.line], edges[hour])  # in proportion to time, past their retention
             elif end <= part.final:
                 final[hour, end].append(part.interface)
-    for (hour, _), of_hour in unrolled_windows(final, BYTES, sealed).items():
+    for (hour, _), of_hour in unrolled_windows(final, BYTES, sealed, shelf).items():
         for pk, chains in of_hour.items():
             _add_between(parts[pk].sums, chains, edges[hour])
 
@@ -299,7 +288,9 @@ def _most(part: _Part, others: Sequence[_Other], cut: Collection[int]) -> int:
     return sums[0] + sums[1]
 
 
-def _until_newest(parts: Mapping[int, _Part], instants: Sequence[int], standings: Standings) -> dict[int, Chain]:
+def _until_newest(
+    parts: Mapping[int, _Part], instants: Sequence[int], standings: Standings, shelf: Shelf
+) -> dict[int, Chain]:
     """Return what is sealed of the hour of the newest sealed reading, where an edge cuts it and it is plain."""
     lines: dict[int, Chain] = {}
     wanted: dict[int, list[tuple[int, int]]] = {}
@@ -314,7 +305,7 @@ def _until_newest(parts: Mapping[int, _Part], instants: Sequence[int], standings
                 lines[pk] = kept
             elif since < instants[1] and instants[0] < newest.at:
                 wanted[pk] = [(since, newest.at)]
-    for pk, read in plain_lines(wanted, {})[0].items():
+    for pk, read in plain_lines(wanted, {}, shelf=shelf).lines.items():
         for line in read.values():
             lines[pk] = line
             sealed = standings.of[parts[pk].interface.server_id].sealed
@@ -396,19 +387,38 @@ def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[
     return sums
 
 
-def _chunks_of(interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int]) -> _Chunks:
-    """Return the chunks of the window; read once until something is sealed."""
+def _key_of(interfaces: Sequence[Interface], start: int, end: int) -> Hashable:
+    return "chunks", *hour_around(start), hour_around(end)[1], *(interface.id for interface in interfaces)
+
+
+def _known_chunks(key: Hashable, sealed: Mapping[str, int]) -> _Chunks | None:
+    return memory.recall(key, sum(sealed.values()))
+
+
+def _chunks_of(
+    interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int], shelf: Shelf
+) -> _Chunks:
+    """Return the chunks of the window; read once until something is sealed. What is on the `shelf` is not read."""
     (since, first), (_, last) = hour_around(start), hour_around(end)
-    ids = [interface.id for interface in interfaces]
-    key = ("chunks", since, first, last, *ids)
-    revision = sum(sealed.values())
-    chunks: _Chunks | None = memory.recall(key, revision)
-    if chunks is None:
-        chunks = _read_chunks(ids, since, first, last)
+    missing = [interface for interface in interfaces if interface.id not in shelf]
+    key = _key_of(missing, start, end)
+    chunks = _known_chunks(key, sealed)
+    if chunks is None and missing:
+        chunks = _read_chunks([interface.id for interface in missing], since, first, last)
         others = [other for of_interface in chunks.others.values() for other in of_interface]
-        rows = 10 * len(ids) + sum(20 + len(other.hours) // 50 for other in others)
-        memory.keep(key, revision, chunks, rows=rows)
-    return chunks
+        rows = 10 * len(missing) + sum(20 + len(other.hours) // 50 for other in others)
+        memory.keep(key, sum(sealed.values()), chunks, rows=rows)
+    within, until, others_of = chunks or _Chunks({}, since, {})
+    shelved = {each.id: list(map(_other, shelf[each.id])) for each in interfaces if each.id in shelf}
+    return _Chunks(within, until, {**others_of, **shelved})
+
+
+def _other(chunk: Chunk) -> _Other:
+    totals = [getattr(chunk, name) for name in OF_CHUNKS]
+    return _Other(
+        chunk.interface_id, chunk.start, chunk.days, chunk.last_at, chunk.last_reading, chunk.readings is not None,
+        totals, bytes(chunk.hours),
+    )  # fmt: skip
 
 
 def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chunks:

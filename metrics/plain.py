@@ -4,7 +4,7 @@ That is nearly all of them: one boot, no gap, counters that only count up. All o
 """
 
 from array import array
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import accumulate, groupby, pairwise
 from operator import itemgetter, sub
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from metrics.codec import CodecError, Table
 from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
-from metrics.models import DAY_MS, HOUR_COLUMNS, HOUR_MS, READING_COLUMNS, Chunk, day_start, unpack_reading
+from metrics.models import DAY_MS, HOUR_COLUMNS, HOUR_MS, READING_COLUMNS, Chunk, day_start, from_ms, unpack_reading
 from metrics.readings import chunks_around, is_around
 from metrics.streaming import stream
 
@@ -20,33 +20,65 @@ COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
 MARKS, COVERED = (HOUR_COLUMNS.index(name) for name in ("marks", "covered_ms"))
-STORED = ("interface_id", "start", "days", "last_reading", "hours", "readings")
+STORED = (
+    "interface_id", "start", "days", "last_reading", *BYTES, "covered_seconds", "resets", "hours", "readings",
+)  # fmt: skip
 
 Window = tuple[int, int]
+Shelf = Mapping[int, Sequence[Chunk]]  # by interface: all chunks around the windows that are asked about
+
+
+class Plain(NamedTuple):
+    """By interface: its plain lines; the last reading around the windows; all chunks there, if these are not all."""
+
+    lines: dict[int, dict[Window, Chain]]
+    last: dict[int, str]
+    others: dict[int, list[Chunk]]
 
 
 def plain_lines(
-    wanted: Mapping[int, Collection[Window]], newest: Mapping[int, int], *, thin: bool = False
-) -> tuple[dict[int, dict[Window, Chain]], list[Chunk]]:
-    """Return the plain ones of sealed readings in some windows (ms) of some interfaces, by the interface's id.
+    wanted: Mapping[int, Collection[Window]],
+    newest: Mapping[int, int],
+    *,
+    thin: bool = False,
+    shelf: Shelf | None = None,
+) -> Plain:
+    """Return the plain ones of sealed readings in some windows (ms) of some interfaces.
 
     Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it, or to the
     `newest` sealed one (ms). It has all readings in between. Where it is `thin`, it has those next to the window's ends
-    and to those of chunks, enough for what passed from the start to the end, and the hours know of nothing else. With
-    them come the chunks around the windows of the interfaces that have others.
+    and to those of chunks, enough for what passed from the start to the end, and the hours know of nothing else. What
+    is on the `shelf` is not read again.
     """
-    lines: dict[int, dict[Window, Chain]] = {}
-    others: list[Chunk] = []
+    found = Plain({}, {}, {pk: [] for pk in wanted})
+    shelf = shelf or {}
     clocks = _Clocks(thin)
-    if wanted:
-        chunks = chunks_around(wanted, set().union(*wanted.values())).order_by("interface_id", "start")
+    for pk, group in groupby(_rows(wanted, shelf), itemgetter(0)):
+        rows = list(group)
+        found.lines[pk] = _plain([_Stored(*row) for row in rows], wanted[pk], newest.get(pk), clocks)
+        found.last[pk] = next((last for row in reversed(rows) if (last := row[STORED.index("last_reading")])), "")
+        if len(found.lines[pk]) == len(wanted[pk]):
+            del found.others[pk]
+        else:
+            found.others[pk] = list(shelf[pk]) if pk in shelf else list(map(_chunk, rows))
+    return found
+
+
+def _rows(wanted: Mapping[int, Collection[Window]], shelf: Shelf) -> Iterator[tuple[Any, ...]]:
+    for pk in wanted.keys() & shelf.keys():
+        yield from (tuple(getattr(chunk, name) for name in STORED) for chunk in shelf[pk])
+    if missing := wanted.keys() - shelf.keys():
+        windows = set().union(*(wanted[pk] for pk in missing))
+        chunks = chunks_around(missing, windows).order_by("interface_id", "start")
         with closing(stream(chunks.values_list(*STORED))) as rows:
-            for pk, group in groupby(rows, itemgetter(0)):
-                of_interface = list(group)
-                lines[pk] = _plain([_Stored(*row) for row in of_interface], wanted[pk], newest.get(pk), clocks)
-                if len(lines[pk]) < len(wanted[pk]):
-                    others.extend(Chunk(**dict(zip(STORED, row, strict=True))) for row in of_interface)
-    return lines, others
+            yield from rows
+
+
+def _chunk(row: Sequence[Any]) -> Chunk:
+    chunk = Chunk(**dict(zip(STORED, row, strict=True)))
+    last = chunk.get_last_reading()
+    chunk.last_at = from_ms(last.at) if last is not None else None
+    return chunk
 
 
 def _plain(
@@ -66,13 +98,12 @@ def _plain(
 class _Stored:
     """The readings of a chunk, opened when they are asked for."""
 
-    def __init__(
-        self, _interface: int, start: Any, days: int, last_reading: str, hours: bytes, readings: bytes | None
-    ) -> None:
+    def __init__(self, _interface: int, start: Any, days: int, last_reading: str, *others: Any) -> None:
+        *_, hours, readings = others
         self.starts = day_start(start)
         self.ends = self.starts + days * DAY_MS
-        self._hours = hours
-        self._readings = readings
+        self._hours: bytes = hours
+        self._readings: bytes | None = readings
         self._last_reading = last_reading
         self._table: Table | None = None
         self._same: list[int | None] = []

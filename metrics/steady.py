@@ -65,6 +65,7 @@ class Standings:
     def waiting(self) -> dict[str, Waiting]:
         return {server: standing.waiting for server, standing in self.of.items() if standing.waiting is not None}
 
+    @cached_property
     def logs(self) -> Logs:
         """Return logs with the readings next to the instants, and all that may be anything: enough for sums.
 

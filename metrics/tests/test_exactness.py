@@ -487,7 +487,7 @@ def compare_together(hub: Hub, question: Question, cuts: list[int], *, remembere
     compare_top(steps, start, end)
     for cut in cuts[:3]:
         since = start + cut % (end - start)
-        compare_top(steps, since, since + 1 + cut % (30 * HOUR), is_live=cut % 3 == 0)
+        compare_top(steps, since, since + 1 + cut % (30 * HOUR), ahead=cut % 3 == 0)
     for by_server in (False, True):
         compare_usage(steps, start, end, question.zone, by_server=by_server)
     compare_totals(steps, question.zone, end)
@@ -524,11 +524,11 @@ def compare_sum(steps: dict[Interface, list[oracle.Step]], start: int, end: int,
         assert set(answer.marks[index]) == set().union(*(bucket.marks for bucket in known))
 
 
-def compare_top(steps: dict[Interface, list[oracle.Step]], start: int, end: int, *, is_live: bool = False) -> None:
+def compare_top(steps: dict[Interface, list[oracle.Step]], start: int, end: int, *, ahead: bool = False) -> None:
     known = [(bucket, one.name) for one, of in steps.items() if (bucket := oracle.bucket(of, start, end))]
     passed = [(-sum(bucket.increases[:2]), name, *bucket.increases[:2]) for bucket, name in known]
     rows = [(rank, "nas", name, rx, tx) for rank, (_, name, rx, tx) in enumerate(sorted(passed), 1)]
-    assert top(list(steps), from_ms(start), from_ms(end), is_live=is_live) == rows
+    assert top(list(steps), from_ms(start), from_ms(end), ahead=ahead) == rows
     assert top(list(steps), from_ms(start), from_ms(end), limit=1) == rows[:1]
 
 

@@ -199,9 +199,9 @@ def test_a_boot_that_was_silent_all_day_counts_in_whatever_way_it_is_told(interf
     start, end = (to_ms(midnight + timedelta(hours=hour)) for hour in window)
     interfaces = list(Interface.objects.with_revision())
     told = []
-    for is_live in (False, True):
+    for ahead in (False, True):
         memory.forget()
-        told.append(passed(interfaces, start, end, is_live=is_live))
+        told.append(passed(interfaces, start, end, ahead=ahead))
     measured = bytes_between(interfaces, [start, end])[interfaces[0].id].sums
     assert told[0] == told[1] == {interfaces[0].id: (measured["rx_bytes"][0], 0)}
     whole_hours = math.floor(window[1]) - math.ceil(window[0])

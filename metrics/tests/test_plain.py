@@ -61,7 +61,7 @@ def told(midnight, eth0):
         told = []
         for thin in (False, True):
             newest_at = {interface.pk: newest} if newest else {}
-            lines, others = plain_lines({interface.pk: [window]}, newest_at, thin=thin)
+            lines, _, others = plain_lines({interface.pk: [window]}, newest_at, thin=thin)
             line = lines.get(interface.pk, {}).get(window)
             assert (line is None) == bool(others)
             told.append(line and [values[0] for values in sums_between([line], window, TOLD)])
@@ -87,7 +87,7 @@ def test_hours_at_midnight_have_their_neighbours_in_the_days_beside_them(sealed,
 def test_a_window_close_to_midnight_has_its_neighbours_in_its_own_day(sealed, eth0, midnight, first):
     sealed(range(-24 * 60, 24 * 60), late=300)
     window = midnight + first * MINUTE_MS, midnight + (first + 25) * MINUTE_MS
-    line = plain_lines({eth0.pk: [window]}, {})[0][eth0.pk][window]
+    line = plain_lines({eth0.pk: [window]}, {}).lines[eth0.pk][window]
     assert [line.at[0] - window[0], line.at[-1] - window[1]] == [300 - MINUTE_MS, 300]
     assert sums_between([line], window, TOLD) == [[2500], [175], [25 * MINUTE_MS]]
 
@@ -97,7 +97,7 @@ def test_a_second_boot_that_is_silent_all_day_is_seen_in_the_hours(sealed, eth0,
     sealed([-100, 25 * 60], late=500, boot=4, rx_bytes=lambda minute: 10**12 + 10**6 * minute)
     window = midnight + NOON * MINUTE_MS, midnight + (NOON + 180) * MINUTE_MS
     for thin in (False, True):
-        lines, others = plain_lines({eth0.pk: [window]}, {}, thin=thin)
+        lines, _, others = plain_lines({eth0.pk: [window]}, {}, thin=thin)
         assert (not lines[eth0.pk]) == bool(others) == thin
 
 
@@ -185,7 +185,7 @@ def test_interfaces_that_are_read_at_the_same_or_other_instants_have_their_own_b
     sealed(range(0, 24 * 60, 2), others[1])
     hour = to_ms(Chunk.objects.first().last_at) // DAY_MS * DAY_MS + NOON * MINUTE_MS
     window = hour, hour + HOUR_MS
-    lines, _ = plain_lines({each.pk: [window] for each in (eth0, *others)}, {})
+    lines = plain_lines({each.pk: [window] for each in (eth0, *others)}, {}).lines
     of_each = [
         sums_between([lines[each.pk][window]], [hour + 90_000, hour + 150_000], TOLD) for each in (eth0, *others)
     ]
@@ -214,7 +214,7 @@ def test_parts_are_what_counters_say_at_their_edges(eth0, midnight, steps, befor
         seal.add({eth0: rows}, day)
     edges = [at[0] + cut for cut in (cuts[:1] + cuts[-1:] if thin else cuts)]
     window = edges[0], edges[-1]
-    lines, _ = plain_lines({eth0.pk: [window]}, {eth0.pk: at[-1]}, thin=thin)
+    lines = plain_lines({eth0.pk: [window]}, {eth0.pk: at[-1]}, thin=thin).lines
     if not lines.get(eth0.pk):
         assert edges[0] > at[-1]
         return
