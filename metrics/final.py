@@ -8,6 +8,7 @@ from django.db.models import Max, Min
 from metrics import memory
 from metrics.models import HOUR_MS, Heartbeat, Interface, to_ms
 from metrics.readings import AROUND_MS, Log, Logs, Waiting, chunks_around, logs_of, sealed_readings
+from metrics.shelf import Shelf
 from metrics.steady import Standing, Standings
 
 FOREVER = 2**62
@@ -36,11 +37,13 @@ def waiting_of(interfaces: Sequence[Interface], logs: Logs) -> dict[str, Waiting
     return waiting
 
 
-def limits_as_of(standings: Standings, interfaces: Sequence[Interface], logs: Logs) -> dict[int, int]:
-    """Return what `final_until` does, as of these logs: for ever, too, where none that waits has the interface."""
+def limits_as_of(
+    standings: Standings, interfaces: Sequence[Interface], logs: Logs, shelf: Shelf | None = None, start: int = 0
+) -> dict[int, int]:
+    """Return what `limits_of` does, as of these logs: for ever, too, where none that waits has the interface."""
     gone = [each for each in interfaces if _is_gone(each, standings.of[each.server_id], logs.get(each.server_id))]
     limits = {each.id: FOREVER for each in gone}
-    return limits | limits_of([each for each in interfaces if each.id not in limits], standings.waiting)
+    return limits | limits_of([each for each in interfaces if each.id not in limits], standings.waiting, shelf, start)
 
 
 def _is_gone(interface: Interface, standing: Standing, log: Log | None) -> bool:
@@ -54,7 +57,13 @@ def _is_gone(interface: Interface, standing: Standing, log: Log | None) -> bool:
     return is_as_read and to_ms(interface.sealed_until) < standing.since and interface.name not in log.readings
 
 
-def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> dict[int, int]:
+def limits_of(
+    interfaces: Sequence[Interface], waiting: Mapping[str, Waiting], shelf: Shelf | None = None, start: int = 0
+) -> dict[int, int]:
+    """Return what `final_until` does of what waits; 0 where that may change anything before `start` (ms).
+
+    What is on the `shelf` from then on is not read again.
+    """
     limits: dict[int, int] = {}
     late: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:
@@ -66,6 +75,8 @@ def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> d
             limits[interface.id] = 0
         elif newest_sealed <= of_server.first_at:
             limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
+        elif of_server.first_at < start:
+            limits[interface.id] = 0
         else:
             late[of_server.first_at].append(interface)
     missing: dict[int, list[Interface]] = defaultdict(list)
@@ -76,20 +87,23 @@ def limits_of(interfaces: Sequence[Interface], waiting: dict[str, Waiting]) -> d
                 missing[first_waiting].append(interface)
             else:
                 limits[interface.id] = kept
-    return limits | _limits_of_late(missing)
+    return limits | _limits_of_late(missing, shelf or {})
 
 
-def _limits_of_late(late: Mapping[int, Sequence[Interface]]) -> dict[int, int]:
+def _limits_of_late(late: Mapping[int, Sequence[Interface]], shelf: Shelf) -> dict[int, int]:
     """Return the limits of interfaces, by the first (ms) that waits for them, of which newer readings are sealed."""
     limits: dict[int, int] = {}
-    windows = {(first_waiting, first_waiting) for first_waiting in late}
-    stored = list(chunks_around([each.id for group in late.values() for each in group], windows)) if late else []
+    ids = [each.id for group in late.values() for each in group]
+    # Whatever of the log is sealed by now is not before the first that waited.
+    stored = [chunk for pk in ids for chunk in shelf.get(pk, ())]
+    if missing := [pk for pk in ids if pk not in shelf]:
+        stored.extend(chunks_around(missing, {(first_waiting, first_waiting) for first_waiting in late}))
     for first_waiting, group in late.items():
         ids = [interface.id for interface in group]
-        sealed = sealed_readings(ids, first_waiting, first_waiting, (), stored=stored, silent=ids)
+        sealed = sealed_readings(ids, first_waiting - 1, first_waiting - 1, (), stored=stored, is_followed=False)
         for interface in group:
             at = sealed[interface.id]["at"]
-            limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] <= first_waiting else 0
+            limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] < first_waiting else 0
             limits[interface.id] = limit
             memory.keep(("limit", interface.id, first_waiting), interface.revision, limit)
     return limits

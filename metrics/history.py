@@ -32,6 +32,7 @@ from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile
 from metrics.periods import DAY, Step, current_period, edges
 from metrics.readings import readings
+from metrics.steady import Standings, standings_of
 from servers.models import Server, Snapshot
 from servers.prepared import PreparedGet
 
@@ -210,7 +211,16 @@ def series_between(
     return _series_of(groups, increases(_all_of(groups), edges_ms, counters), edges_ms, counters)
 
 
-def sums_between(groups: Mapping[Key, Sequence[Interface]], instants: Sequence[datetime]) -> dict[Key, Series]:
+def standings(
+    interfaces: Sequence[Interface], start: datetime, end: datetime, instants: Sequence[datetime]
+) -> Standings:
+    """Return how the interfaces stand, for what `top` and then `sums_between` tell of one window."""
+    return standings_of(interfaces, [to_ms(start), to_ms(end)], list(map(to_ms, instants)))
+
+
+def sums_between(
+    groups: Mapping[Key, Sequence[Interface]], instants: Sequence[datetime], as_of: Standings | None = None
+) -> dict[Key, Series]:
     """Return bytes and rates as `series_between` does, but no peaks and lows: it asks less of the log."""
     edges_ms = [to_ms(instant) for instant in instants]
     interfaces = _all_of(groups)
@@ -218,7 +228,7 @@ def sums_between(groups: Mapping[Key, Sequence[Interface]], instants: Sequence[d
     revision = memory.revision_of(interfaces)
     found: dict[Key, Series] | None = memory.recall(key, revision)
     if found is None:
-        found = _series_of(groups, bytes_between(interfaces, edges_ms), edges_ms, BYTES)
+        found = _series_of(groups, bytes_between(interfaces, edges_ms, as_of), edges_ms, BYTES)
         memory.keep(key, revision, found, rows=2 * len(edges_ms) * len(groups))
     return found
 
@@ -293,13 +303,19 @@ def fleet_top(start: datetime, end: datetime, *, now: datetime, limit: int = 10)
 
 
 def top(
-    interfaces: Sequence[Interface], start: datetime, end: datetime, *, limit: int = 10, ahead: bool = False
+    interfaces: Sequence[Interface],
+    start: datetime,
+    end: datetime,
+    *,
+    limit: int = 10,
+    ahead: bool = False,
+    as_of: Standings | None = None,
 ) -> list[TopRow]:
     """Return the interfaces that passed most bytes, both ways together, from `start` to `end`; most first.
 
     What is read `ahead` of the next windows of the same hours need not be read again for these.
     """
-    known = passed(interfaces, to_ms(start), to_ms(end), most=limit, ahead=ahead)
+    known = passed(interfaces, to_ms(start), to_ms(end), most=limit, ahead=ahead, standings=as_of)
     rows = [(*both, interface) for interface in interfaces if (both := known.get(interface.pk)) is not None]
     rows.sort(key=lambda row: (-row[0] - row[1], row[2].server_id, row[2].name))
     return [

@@ -31,19 +31,21 @@ from metrics.counters import (
 )
 from metrics.final import FOREVER, limits_as_of, limits_of, waiting_of
 from metrics.models import HOUR_MS, Chunk, Interface, from_ms, to_ms
-from metrics.plain import Shelf, Window, plain_lines
+from metrics.plain import Window, plain_lines
 from metrics.readings import (
+    AROUND_MS,
+    FEW_SERVERS,
     Log,
     Logs,
     Waiting,
     chunks_around,
-    chunks_of_groups,
     is_alone,
     logs_of,
     readings,
     sealed_readings,
     with_newest,
 )
+from metrics.shelf import MOST_CUT, Shelf, read_shelf, stored_of
 from metrics.steady import Standings, standings_of
 
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
@@ -111,41 +113,51 @@ def increases(
         lines = unrolled(interfaces, instants[0], instants[-1], counters)
         return {interface: measure(chains, instants, counters) for interface, chains in lines.items()}
     logs = logs_of(interfaces)
-    hours = _hours_of(interfaces, instants[0], counters, logs)
+    hours, shelf = _hours_of(interfaces, instants, counters, logs)
     totals = _of_whole_hours(interfaces, hours, instants, counters)
-    add_cut_hours(totals, interfaces, hours, instants, counters)
-    add_newest(totals, interfaces, hours, instants, counters, logs)
+    add_cut_hours(totals, interfaces, hours, instants, counters, shelf=shelf)
+    add_newest(totals, interfaces, hours, instants, counters, logs, shelf=shelf)
     return totals
 
 
-def bytes_between(interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Buckets]:
+def bytes_between(
+    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings | None = None
+) -> dict[int, Buckets]:
     """Return what `increases` does of BYTES, but for the highest and lowest rates, and with fewer marks.
 
-    Much of the log need not be read for it.
+    Much of the log need not be read for it. `standings` need not be asked for again where they know of the instants.
     """
-    is_alone = len({interface.server_id for interface in interfaces}) <= ALONE
-    if is_alone or len(instants) < 2:
-        totals = increases(interfaces, instants, BYTES)
-    elif not is_by_hours(instants):
+    servers = {interface.server_id for interface in interfaces}
+    are_few = len(servers) <= (FEW_SERVERS if standings is not None else ALONE)
+    if standings is not None and not standings.know(interfaces, instants):
+        standings = None
+    if len(servers) > ALONE and len(instants) > 1 and not is_by_hours(instants):
         lines = unrolled(interfaces, instants[0], instants[-1], BYTES)
         totals = {
             pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
         }
+    elif len(instants) < 2 or (are_few and standings is None):
+        totals = increases(interfaces, instants, BYTES)
     else:
-        totals = bytes_as_of(standings_of(interfaces, instants), interfaces, instants)
+        totals = bytes_as_of(standings or standings_of(interfaces, instants), interfaces, instants)
     for buckets in totals.values():
         for values in (*buckets.peaks.values(), *buckets.lows.values()):
             values[:] = [UNKNOWN] * len(values)
     return totals
 
 
-def bytes_as_of(standings: Standings, interfaces: Sequence[Interface], instants: Sequence[int]) -> dict[int, Buckets]:
-    """Return what `bytes_between` does in buckets of an hour or more, as of standings that know of these instants."""
+def bytes_as_of(
+    standings: Standings, interfaces: Sequence[Interface], instants: Sequence[int], shelf: Shelf | None = None
+) -> dict[int, Buckets]:
+    """Return what `bytes_between` does in buckets of an hour or more, as of standings that know of these instants.
+
+    What is on the `shelf` is not read again.
+    """
     logs = standings.logs
-    hours = _hours_as_of(standings, interfaces, instants[0], logs)
+    hours, shelf = _hours_as_of(standings, interfaces, instants, logs, shelf or {})
     totals = _of_whole_hours(interfaces, hours, instants, BYTES)
-    add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed)
-    add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True)
+    add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed, shelf=shelf)
+    add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True, shelf=shelf)
     return totals
 
 
@@ -158,6 +170,7 @@ def unrolled(
     logs: Logs | None = None,
     newest: Mapping[int, Reading] | None = None,
     last_waiting: int = FOREVER,
+    stored: Sequence[Chunk] | None = None,
 ) -> dict[int, list[Chain]]:
     """Return the unrolled readings of each interface, by its id, that any instant from `start` to `end` needs.
 
@@ -176,7 +189,9 @@ def unrolled(
         else:
             missing.append(interface)
     if missing:
-        loaded = readings(missing, start, end, counters, logs=logs, newest=newest, last_waiting=last_waiting)
+        loaded = readings(
+            missing, start, end, counters, logs=logs, newest=newest, last_waiting=last_waiting, stored=stored
+        )
         for interface in missing:
             of_interface = loaded[interface.id]
             first = starts.get(interface.id, start)
@@ -212,8 +227,13 @@ def _keys(interface: Interface, start: int, end: int, counters: Sequence[str]) -
     return keys
 
 
-def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[str], logs: Logs) -> dict[int, Hours]:
-    """Return the hours of each interface, by its id, from `start` or before until now; read once a heartbeat."""
+def _hours_of(
+    interfaces: Sequence[Interface], instants: Sequence[int], counters: Sequence[str], logs: Logs
+) -> tuple[dict[int, Hours], Shelf]:
+    """Return the hours of each interface, by its id, from the first instant or before until now, and what was read.
+
+    They are read once a heartbeat.
+    """
     found: dict[int, Hours] = {}
     missing: list[Interface] = []
     for interface in interfaces:
@@ -221,56 +241,53 @@ def _hours_of(interfaces: Sequence[Interface], start: int, counters: Sequence[st
         # Readings that were sealed since would be in neither these hours nor the logs.
         log = logs.get(interface.server_id)
         is_current = log is None or kept is None or kept.first_waiting == log.first_at
-        if kept is not None and kept.start <= start and is_current:
+        if kept is not None and kept.start <= instants[0] and is_current:
             found[interface.id] = kept
         else:
             missing.append(interface)
-    if missing:
-        waiting = waiting_of(missing, logs)
-        limits = limits_of(missing, waiting)
-        stored = _stored_hours(missing, start, counters, PEAKS, LOWS)
-        for interface in missing:
-            of_server = waiting.get(interface.server_id)
-            hours = stored[interface.id].with_log(interface, limits[interface.id], of_server)
-            found[interface.id] = hours
-            rows = stored[interface.id].rows
-            memory.keep(("hours", interface.id, *counters), interface.revision, hours, rows=rows)
-    return found
+    if not missing:
+        return found, {}
+    waiting = waiting_of(missing, logs)
+    shelf = read_shelf(missing, instants, waiting)
+    limits = limits_of(missing, waiting, shelf, instants[0])
+    for interface in missing:
+        stored = _stored_hours(shelf[interface.id], instants[0], counters, PEAKS, LOWS)
+        found[interface.id] = hours = stored.with_log(interface, limits[interface.id], waiting.get(interface.server_id))
+        memory.keep(("hours", interface.id, *counters), interface.revision, hours, rows=stored.rows)
+    return found, shelf
 
 
-def _hours_as_of(standings: Standings, interfaces: Sequence[Interface], start: int, logs: Logs) -> dict[int, Hours]:
+def _hours_as_of(
+    standings: Standings, interfaces: Sequence[Interface], instants: Sequence[int], logs: Logs, shelf: Shelf
+) -> tuple[dict[int, Hours], Shelf]:
     """Return the hours of BYTES as `_hours_of` does; read once until something is sealed."""
+    waiting = standings.waiting
     stored: dict[int, _Stored] = {}
     for interface in interfaces:
         kept: _Stored | None = memory.recall(("stored", interface.id), standings.of[interface.server_id].sealed)
-        if kept is not None and kept.start <= start:
+        if kept is not None and kept.start <= instants[0]:
             stored[interface.id] = kept
     missing = [interface for interface in interfaces if interface.id not in stored]
-    read = _stored_hours(missing, start, BYTES, (), ()) if missing else {}
+    if to_read := [interface for interface in missing if interface.id not in shelf]:
+        shelf = {**shelf, **read_shelf(to_read, instants, waiting)}
     for interface in missing:
-        stored[interface.id] = kept = read[interface.id]
+        stored[interface.id] = kept = _stored_hours(shelf[interface.id], instants[0], BYTES, (), ())
         memory.keep(("stored", interface.id), standings.of[interface.server_id].sealed, kept, rows=kept.rows)
-    waiting, limits = standings.waiting, limits_as_of(standings, interfaces, logs)
-    return {
+    limits = limits_as_of(standings, interfaces, logs, shelf, instants[0])
+    hours = {
         each.id: stored[each.id].with_log(each, limits[each.id], waiting.get(each.server_id), logs.get(each.server_id))
         for each in interfaces
     }
+    return hours, shelf
 
 
 def _stored_hours(
-    interfaces: Sequence[Interface], start: int, counters: Sequence[str], peaks: Sequence[str], lows: Sequence[str]
-) -> dict[int, _Stored]:
-    chunks: dict[int, list[Chunk]] = defaultdict(list)
-    since = Chunk.objects.filter(interface__in=[interface.id for interface in interfaces]).since(start)
-    for chunk in since.with_hours():
-        chunks[chunk.interface_id].append(chunk)
-    stored = {}
-    for interface in interfaces:
-        of_interface = chunks[interface.id]
-        last_reading = of_interface[-1].get_last_reading() if of_interface else None
-        kept_from = max((chunk.end_ms for chunk in of_interface if not chunk.has_readings), default=-FOREVER)
-        stored[interface.id] = _Stored(start, last_reading, kept_from, hours_line(of_interface, counters, peaks, lows))
-    return stored
+    chunks: Sequence[Chunk], start: int, counters: Sequence[str], peaks: Sequence[str], lows: Sequence[str]
+) -> _Stored:
+    chunks = [chunk for chunk in chunks if start - AROUND_MS < chunk.end_ms]
+    last_reading = chunks[-1].get_last_reading() if chunks else None
+    kept_from = max((chunk.end_ms for chunk in chunks if not chunk.has_readings), default=-FOREVER)
+    return _Stored(start, last_reading, kept_from, hours_line(chunks, counters, peaks, lows))
 
 
 def followed(
@@ -408,6 +425,8 @@ def add_cut_hours(
     instants: Sequence[int],
     counters: Sequence[str],
     sealed: Mapping[str, int] | None = None,
+    *,
+    shelf: Shelf,
 ) -> None:
     """Add the parts of the hours that an instant cuts, from readings.
 
@@ -421,11 +440,11 @@ def add_cut_hours(
         (hour, hour + HOUR_MS): [each for each in interfaces if hour + HOUR_MS <= hours[each.id].bounds(instants)[0]]
         for hour in cut
     }
-    if len(cut) > 4:
+    if len(cut) > MOST_CUT:
         of_all = unrolled(interfaces, min(cut), max(cut) + HOUR_MS, counters)
         lines = dict.fromkeys(final, of_all)
     else:
-        lines = unrolled_windows(final, counters, sealed)
+        lines = unrolled_windows(final, counters, sealed, shelf)
     for (hour, end), of_hour in final.items():
         edges = [hour, *cut[hour], end]
         for interface in of_hour:
@@ -493,7 +512,8 @@ def _read_windows(
     for window, of_window in missing.items():
         for each in of_window:
             windows[each.id].append(window)
-            if each.sealed_until is not None:
+            is_as_read = sealed is None or each.sealed_revision == sealed.get(each.server_id)
+            if each.sealed_until is not None and is_as_read:
                 newest[each.id] = to_ms(each.sealed_until)
     stored: list[Chunk] = []
     if sealed is not None:
@@ -502,7 +522,9 @@ def _read_windows(
             for window, line in of_interface.items():
                 found[window][pk] = [line]
         stored = [chunk for of_others in plain.others.values() for chunk in of_others]
-    elif windows:
+    elif windows.keys() <= (shelf or {}).keys():
+        stored = [chunk for pk in windows for chunk in (shelf or {})[pk]]
+    else:
         around = chunks_around(windows, {window for of_interface in windows.values() for window in of_interface})
         stored = list(with_newest(around))
     for (start, end), of_window in missing.items():
@@ -511,9 +533,8 @@ def _read_windows(
         holding = {chunk.interface_id for chunk in stored if chunk.start_ms < end and start < chunk.end_ms}
         found[start, end] |= {each.id: [] for each in rest if each.id not in holding}
         if some := [each for each in rest if each.id in holding]:
-            as_read = [each for each in some if sealed is None or each.sealed_revision == sealed.get(each.server_id)]
-            silent = {each.id for each in as_read if newest.get(each.id, end) < end}
             ids = [each.id for each in some]
+            silent = {pk for pk in ids if newest.get(pk, end) < end}
             for pk, read in sealed_readings(ids, start, end, counters, stored=stored, silent=silent).items():
                 found[start, end][pk] = [_compact(chain) for chain in unroll(read, counters)]
     return found
@@ -543,7 +564,9 @@ def add_newest(
             # Those that go on from their newest sealed reading are read at once, wherever that is.
             groups[-1 if interface.id in newest else starts[interface.id]].append(interface)
     apart = [(start, group) for start, group in groups.items() if start >= 0]
-    stored = _stored_of(apart, instants[-1], shelf or {}) if are_thin else None
+    shelf = shelf or {}
+    is_read = are_thin or all(interface.id in shelf for _, group in apart for interface in group)
+    stored = stored_of(apart, instants[-1], shelf) if is_read else None
     for begins, group in groups.items():
         since = min(starts[interface.id] for interface in group)
         if are_thin:
@@ -553,7 +576,10 @@ def add_newest(
             )  # fmt: skip
             lines = {pk: unroll(of, counters) for pk, of in read.items()}
         else:
-            lines = unrolled(group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting)
+            lines = unrolled(
+                group, since, instants[-1], counters, logs=logs, newest=newest, last_waiting=last_waiting,
+                stored=stored if begins >= 0 else None,
+            )  # fmt: skip
         for key, chains in lines.items():
             first = bisect_right(instants, starts[key]) - 1
             edges = [starts[key], *instants[first + 1 :]]
@@ -561,19 +587,3 @@ def add_newest(
             add_buckets(totals[key], first, part, 0, 1)
             if len(edges) > 2:
                 totals[key] = splice(totals[key], first + 1, part, 1, len(edges) - 1)
-
-
-def _stored_of(groups: Sequence[tuple[int, list[Interface]]], end: int, shelf: Shelf) -> list[Chunk] | None:
-    """Return the chunks of groups of interfaces, each from a start of its own (ms), read at once; None if one is left.
-
-    It may turn out to need none.
-    """
-    missing = [(start, [each.id for each in group if each.id not in shelf]) for start, group in groups]
-    missing = [(start, of_group) for start, of_group in missing if of_group]
-    if missing and len(groups) < 2:
-        return None
-    stored = [chunk for _, group in groups for each in group for chunk in shelf.get(each.id, ())]
-    if missing:
-        near = chunks_of_groups([(of_group, (start, end)) for start, of_group in missing])
-        stored.extend(with_newest(near))
-    return stored

@@ -17,6 +17,7 @@ from metrics.figures import figures
 from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
 from metrics.periods import edges, sensible_step
 from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, with_counted
+from metrics.steady import Standings
 from metrics.windows import PERIODS, Window, of_period, whole_hours, window
 from servers.models import Server, State
 
@@ -90,7 +91,9 @@ def read_ahead(period: str, now: datetime) -> None:
 
 def _top(seen: Window, *, ahead: bool = False) -> dict[str, Any]:
     interfaces = history.whole_fleet()
-    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces), ahead=ahead)
+    instants = edges(seen.start, seen.end, sensible_step(seen.start, seen.end), timezone.get_current_timezone())
+    as_of = history.standings(interfaces, seen.start, seen.end, instants)
+    ranking = history.top(interfaces, seen.start, seen.end, limit=len(interfaces), ahead=ahead, as_of=as_of)
     by_name = {(row.server_id, row.name): row for row in interfaces}
     first = max((max(row.rx_bytes, row.tx_bytes) for row in ranking), default=0) or 1
     lines = [
@@ -112,7 +115,7 @@ def _top(seen: Window, *, ahead: bool = False) -> dict[str, Any]:
         "more": len(ranking) - len(lines),
         "has_servers": bool(interfaces) or Server.objects.exists(),
         "per_server": _per_server(ranking, {row.server_id: row.server for row in interfaces}),
-        "stack": _stack([line.interface for line in lines[:STACKED]], seen.start, seen.end),
+        "stack": _stack([line.interface for line in lines[:STACKED]], instants, as_of),
     }
 
 
@@ -140,12 +143,11 @@ def _per_server(ranking: Sequence[history.TopRow], servers: Mapping[str, Server]
     return [ServerLine(servers[server], rx, tx) for server, (rx, tx) in ranked]
 
 
-def _stack(interfaces: list[Interface], start: datetime, end: datetime) -> charts.Stack | None:
+def _stack(interfaces: list[Interface], instants: list[datetime], as_of: Standings) -> charts.Stack | None:
     if not interfaces:
         return None
-    step, zone = sensible_step(start, end), timezone.get_current_timezone()
     groups = {interface.pk: [interface] for interface in interfaces}
-    found = history.sums_between(groups, edges(start, end, step, zone))
+    found = history.sums_between(groups, instants, as_of)
     lines = [charted(found[interface.pk]) for interface in interfaces]
     both = [[_both(rx, tx) for rx, tx in zip(line.rx, line.tx, strict=True)] for line in lines]
     return charts.stack(lines[0].starts, lines[0].end, both)

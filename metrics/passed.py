@@ -42,8 +42,9 @@ from metrics.models import (
     to_ms,
     unpack_reading,
 )
-from metrics.plain import Shelf, plain_lines
+from metrics.plain import plain_lines
 from metrics.readings import Log, Logs, Waiting, newest_sealed
+from metrics.shelf import Shelf, is_late, read_shelf
 from metrics.steady import Standing, Standings, standings_of
 from metrics.streaming import stream
 
@@ -128,38 +129,62 @@ class _Part:
 
 
 def passed(
-    interfaces: Sequence[Interface], start: int, end: int, *, most: int | None = None, ahead: bool = False
+    interfaces: Sequence[Interface],
+    start: int,
+    end: int,
+    *,
+    most: int | None = None,
+    ahead: bool = False,
+    standings: Standings | None = None,
 ) -> dict[int, tuple[int, int] | None]:
     """Return the bytes, rx and tx, that passed each interface, by its id, from `start` to `end` (ms).
 
     None where nothing is known. Those that are not among the `most` that passed most may be left out. Where it is read
-    `ahead`, it is told from hours, and so are the next windows of these hours, which then need little else.
+    `ahead`, it is told from hours, and so are the next windows of these hours, which then need little else. The
+    `standings` are those of the interfaces, as of `start` and `end`.
     """
     if not interfaces:
         return {}
     instants = [start, end]
-    standings = standings_of(interfaces, instants)
+    standings = standings or standings_of(interfaces, instants)
     key = ("passed", start, end, most, *(interface.id for interface in interfaces))
     known: dict[int, tuple[int, int] | None] | None = memory.recall(key, standings.version)
     if known is None:
-        known, unclear = _passed(interfaces, instants, standings, most, ahead)
-        known |= _told(bytes_as_of(standings, unclear, instants))
+        logs = standings.logs  # before any chunk: what is sealed in between is in both
+        shelf = _shelf_of_late(interfaces, instants, standings)
+        known, unclear = _passed(interfaces, instants, standings, logs, shelf, most, ahead)
+        known |= _told(bytes_as_of(standings, unclear, instants, shelf))
         if all(interface.revision == standings.of[interface.server_id].revision for interface in unclear):
             memory.keep(key, standings.version, known, rows=4 * len(interfaces))
     return known
 
 
+def _shelf_of_late(interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings) -> Shelf:
+    """Return the chunks of the interfaces of which something waits that came late."""
+    waiting = standings.waiting
+    late = [interface for interface in interfaces if is_late(interface, waiting)]
+    return read_shelf(late, instants, waiting) if late else {}
+
+
 def _passed(
-    interfaces: Sequence[Interface], instants: Sequence[int], standings: Standings, most: int | None, ahead: bool
+    interfaces: Sequence[Interface],
+    instants: Sequence[int],
+    standings: Standings,
+    logs: Logs,
+    late: Shelf,
+    most: int | None,
+    ahead: bool,
 ) -> tuple[dict[int, tuple[int, int] | None], list[Interface]]:
     """Return what passed, and of which interfaces the totals of chunks do not tell it."""
-    sealed, waiting, logs = standings.sealed, standings.waiting, standings.logs
-    limits = limits_as_of(standings, interfaces, logs)
+    sealed, waiting = standings.sealed, standings.waiting
+    limits = limits_as_of(standings, interfaces, logs, late, instants[0])
     told: dict[int, tuple[int, int] | None] = {}
-    shelf: Shelf = {}
+    shelf = late
     is_ranking = most is not None and most < len(interfaces)
-    if not (ahead or is_ranking or _known_chunks(_key_of(interfaces, *instants), sealed)):
-        told, shelf = _of_readings(interfaces, instants, limits, standings, logs)
+    if not (ahead or is_ranking or _known_chunks(interfaces, instants[0], instants[1], sealed)):
+        in_time = [interface for interface in interfaces if interface.id not in late]
+        told, of_others = _of_readings(in_time, instants, limits, standings, logs)
+        shelf = {**late, **of_others}
         interfaces = [interface for interface in interfaces if interface.id not in told]
         if not interfaces:
             return told, []
@@ -220,13 +245,14 @@ def _of_readings(
     if 10 * (len(final) + len(going_on)) < 9 * len(interfaces):  # the rest is asked of the chunks as ever
         return {}, {}
     newest_at = {each.id: to_ms(each.sealed_until) for each in as_read if each.sealed_until is not None}
-    told: dict[int, tuple[int, int] | None] = {
-        each.id: None for each in final if newest_at.get(each.id, start) <= start
-    }
+    # Of those without a revision, something may have been sealed since.
+    silent = [each for each in final if newest_at.get(each.id, start) <= start and each.sealed_revision is not None]
+    told: dict[int, tuple[int, int] | None] = {each.id: None for each in silent}
     final = [each for each in final if each.id not in told]
     windows = {each.id: (start, end) for each in final}
     windows |= {each.id: (start, min(end, at)) for each in going_on if start < (at := newest_at.get(each.id, start))}
-    plain = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True)
+    reach = hour_around(start)[0], hour_around(end)[1]  # what the hours that the window cuts need
+    plain = plain_lines({pk: [window] for pk, window in windows.items()}, newest_at, thin=True, reach=reach)
     lines = {pk: of_window[windows[pk]] for pk, of_window in plain.lines.items() if of_window}
     sums: dict[int, Sums] = {each.id: [0, 0, 0] for each in final if each.id in lines}
     for pk in sums:
@@ -387,12 +413,14 @@ def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[
     return sums
 
 
-def _key_of(interfaces: Sequence[Interface], start: int, end: int) -> Hashable:
-    return "chunks", *hour_around(start), hour_around(end)[1], *(interface.id for interface in interfaces)
+def _key_of(interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int]) -> tuple[Hashable, int]:
+    """Return under which key, and as of which revision, the chunks of a window are remembered."""
+    key = "chunks", *hour_around(start), hour_around(end)[1], *(interface.id for interface in interfaces)
+    return key, sum(sealed[server] for server in {interface.server_id for interface in interfaces})
 
 
-def _known_chunks(key: Hashable, sealed: Mapping[str, int]) -> _Chunks | None:
-    return memory.recall(key, sum(sealed.values()))
+def _known_chunks(interfaces: Sequence[Interface], start: int, end: int, sealed: Mapping[str, int]) -> _Chunks | None:
+    return memory.recall(*_key_of(interfaces, start, end, sealed))
 
 
 def _chunks_of(
@@ -401,13 +429,12 @@ def _chunks_of(
     """Return the chunks of the window; read once until something is sealed. What is on the `shelf` is not read."""
     (since, first), (_, last) = hour_around(start), hour_around(end)
     missing = [interface for interface in interfaces if interface.id not in shelf]
-    key = _key_of(missing, start, end)
-    chunks = _known_chunks(key, sealed)
+    chunks = _known_chunks(missing, start, end, sealed)
     if chunks is None and missing:
         chunks = _read_chunks([interface.id for interface in missing], since, first, last)
         others = [other for of_interface in chunks.others.values() for other in of_interface]
         rows = 10 * len(missing) + sum(20 + len(other.hours) // 50 for other in others)
-        memory.keep(key, sum(sealed.values()), chunks, rows=rows)
+        memory.keep(*_key_of(missing, start, end, sealed), chunks, rows=rows)
     within, until, others_of = chunks or _Chunks({}, since, {})
     shelved = {each.id: list(map(_other, shelf[each.id])) for each in interfaces if each.id in shelf}
     return _Chunks(within, until, {**others_of, **shelved})
@@ -416,8 +443,8 @@ def _chunks_of(
 def _other(chunk: Chunk) -> _Other:
     totals = [getattr(chunk, name) for name in OF_CHUNKS]
     return _Other(
-        chunk.interface_id, chunk.start, chunk.days, chunk.last_at, chunk.last_reading, chunk.readings is not None,
-        totals, bytes(chunk.hours),
+        chunk.interface_id, chunk.start, chunk.days, chunk.last_at, chunk.last_reading, chunk.has_readings, totals,
+        bytes(chunk.hours),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from metrics.codec import CodecError, Table
 from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
 from metrics.models import DAY_MS, HOUR_COLUMNS, HOUR_MS, READING_COLUMNS, Chunk, day_start, from_ms, unpack_reading
 from metrics.readings import chunks_around, is_around
+from metrics.shelf import Shelf
 from metrics.streaming import stream
 
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
@@ -25,7 +26,6 @@ STORED = (
 )  # fmt: skip
 
 Window = tuple[int, int]
-Shelf = Mapping[int, Sequence[Chunk]]  # by interface: all chunks around the windows that are asked about
 
 
 class Plain(NamedTuple):
@@ -41,19 +41,20 @@ def plain_lines(
     newest: Mapping[int, int],
     *,
     thin: bool = False,
+    reach: Window | None = None,
     shelf: Shelf | None = None,
 ) -> Plain:
     """Return the plain ones of sealed readings in some windows (ms) of some interfaces.
 
     Each is a chain of bytes that reaches from a reading before the window, or at its start, to one after it, or to the
     `newest` sealed one (ms). It has all readings in between. Where it is `thin`, it has those next to the window's ends
-    and to those of chunks, enough for what passed from the start to the end, and the hours know of nothing else. What
-    is on the `shelf` is not read again.
+    and to those of chunks, enough for what passed from the start to the end, and the hours know of nothing else. The
+    chunks that come with them are those around the `reach`, too. What is on the `shelf` is not read again.
     """
     found = Plain({}, {}, {pk: [] for pk in wanted})
     shelf = shelf or {}
     clocks = _Clocks(thin)
-    for pk, group in groupby(_rows(wanted, shelf), itemgetter(0)):
+    for pk, group in groupby(_rows(wanted, reach, shelf), itemgetter(0)):
         rows = list(group)
         found.lines[pk] = _plain([_Stored(*row) for row in rows], wanted[pk], newest.get(pk), clocks)
         found.last[pk] = next((last for row in reversed(rows) if (last := row[STORED.index("last_reading")])), "")
@@ -64,11 +65,13 @@ def plain_lines(
     return found
 
 
-def _rows(wanted: Mapping[int, Collection[Window]], shelf: Shelf) -> Iterator[tuple[Any, ...]]:
+def _rows(wanted: Mapping[int, Collection[Window]], reach: Window | None, shelf: Shelf) -> Iterator[tuple[Any, ...]]:
     for pk in wanted.keys() & shelf.keys():
-        yield from (tuple(getattr(chunk, name) for name in STORED) for chunk in shelf[pk])
+        for chunk in shelf[pk]:
+            if any(is_around(chunk.start_ms, chunk.end_ms, *window) for window in wanted[pk]):
+                yield tuple(getattr(chunk, name) for name in STORED)
     if missing := wanted.keys() - shelf.keys():
-        windows = set().union(*(wanted[pk] for pk in missing))
+        windows = set().union(*(wanted[pk] for pk in missing), [reach] if reach else [])
         chunks = chunks_around(missing, windows).order_by("interface_id", "start")
         with closing(stream(chunks.values_list(*STORED))) as rows:
             yield from rows
@@ -78,6 +81,7 @@ def _chunk(row: Sequence[Any]) -> Chunk:
     chunk = Chunk(**dict(zip(STORED, row, strict=True)))
     last = chunk.get_last_reading()
     chunk.last_at = from_ms(last.at) if last is not None else None
+    chunk.has_readings = chunk.readings is not None
     return chunk
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
-from operator import or_
+from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
 from django.db.models import F, Max, Min, OuterRef, Q, QuerySet
@@ -158,8 +158,8 @@ def readings(
     if others := [each for each in interfaces if each.pk not in logged]:
         logged |= _logged(others, start, end, newest, last_waiting)
     # Of a few, what is around the window and beside it is read at once, whatever is needed of it.
-    are_few = len(interfaces) <= FEW_INTERFACES and stored is None
-    settled = [each for each in interfaces if each.pk in newest or (not are_few and _begins_after_sealed(each, start))]
+    is_read = stored is not None or len(interfaces) <= FEW_INTERFACES
+    settled = [each for each in interfaces if each.pk in newest or (not is_read and _begins_after_sealed(each, start))]
     known = {each.pk for each in settled if each.server_id in current and each.pk in newest}
     last = newest_sealed([each for each in settled if each.pk not in known]) | {pk: newest[pk] for pk in known}
     found = {}
@@ -170,7 +170,9 @@ def readings(
             found[interface] = _window(followed, max(start, reading.at), end)
     others = [each for each in interfaces if each.pk not in found]
     silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
-    sealed = sealed_readings([each.pk for each in others], start, end, counters, silent=silent, stored=stored)
+    sealed = sealed_readings(
+        [each.pk for each in others], start, end, counters, silent=silent, stored=stored, has_no_hole=True
+    )
     both = {
         interface: _window(join(of_sealed, columns(order(logged[interface])), names=names), start, end)
         for interface, of_sealed in sealed.items()
@@ -197,15 +199,17 @@ def sealed_readings(
     changed: Iterable[Chunk] = (),
     silent: Collection[int] = (),
     stored: Iterable[Chunk] | None = None,
+    is_followed: bool = True,
+    has_no_hole: bool = False,
 ) -> dict[int, Columns]:
     """Return the sealed readings of each interface from `start` to `end` (ms), with a neighbour on each side.
 
-    `changed` are chunks that take the place of those in the database; of `silent` interfaces none follows `end`.
-    `stored` are the chunks of `chunks_around` the window, and perhaps others, where they have been read before. Where
-    these tell (`with_newest`) that one has a newer reading by now, it is not `silent`.
+    `changed` are chunks that take the place of those in the database; of `silent` interfaces none follows `end`, and
+    none is looked for unless the window `is_followed`. `stored` are the chunks of `chunks_around` the window, and
+    perhaps others, where they have been read before: if they have no hole, those beyond the window are next to it.
+    Where they tell (`with_newest`) that one has a newer reading by now, it is not `silent`.
     """
     names = columns_for(wanted)
-    by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
     neighbours: list[Chunk] | None = None
     if stored is None and not changed and len(interfaces) <= FEW_INTERFACES:
         stored = neighbours = _with_neighbours(interfaces, start, end)
@@ -215,6 +219,7 @@ def sealed_readings(
     if silent and neighbours is None:
         newest = ((each.interface_id, getattr(each, "newest", None) or EPOCH) for each in stored)
         silent = set(silent) - {pk for pk, at in newest if at >= from_ms(end)}
+    by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
     for chunk in [*stored, *changed]:
         if chunk.interface_id in by_interface and is_around(chunk.start_ms, chunk.end_ms, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
@@ -224,17 +229,27 @@ def sealed_readings(
     }
     begun = {interface for interface, readings in found.items() if readings["at"] and readings["at"][0] <= start}
     ended = {interface for interface, readings in found.items() if readings["at"] and end <= readings["at"][-1]}
-    before, after = found.keys() - begun, found.keys() - ended
+    before, after = found.keys() - begun, found.keys() - ended if is_followed else set()
+    apart: dict[int, Columns] = {}
     if neighbours is None:
-        neighbours = _neighbours(before, start, after.difference(silent), end)
+        known_before, known_after = _beyond(stored, start, end) if has_no_hole else ({}, {})
+        neighbours = [*known_before.values(), *known_after.values()]
+        unknown_before, unknown_after = before - known_before.keys(), after.difference(known_after, silent)
+        missing = unknown_before | unknown_after
+        if missing and len(missing) <= FEW_INTERFACES and not changed:
+            # A week may have been merged since: what is around the window has to be as of when its neighbours are.
+            apart = sealed_readings(sorted(missing), start, end, wanted)
+        else:
+            neighbours += _nearest_chunks(unknown_before, _before(start), "readings")
+            neighbours += _nearest_chunks(unknown_after, _after(end))
     for chunk in neighbours:
         interface = chunk.interface_id
         if chunk.end_ms <= day_start(day_of(start)) and interface in before:
             found[interface] = join(_last(chunk, names), found[interface], names=names)
         elif day_start(day_of(end)) < chunk.start_ms and interface in after:
             found[interface] = join(found[interface], chunk.get_readings(names), names=names)
-    windows = {interface: _window(readings, start, end) for interface, readings in found.items()}
-    return _with_earlier_boots(windows, start, names)
+    windows = {pk: _window(readings, start, end) for pk, readings in found.items() if pk not in apart}
+    return _with_earlier_boots(windows, start, names) | apart
 
 
 def chunks_around(interfaces: Collection[int], windows: Iterable[tuple[int, int]]) -> QuerySet[Chunk]:
@@ -475,18 +490,37 @@ def _with_neighbours(interfaces: Collection[int], start: int, end: int) -> list[
     return list(around_it.union(*sides, all=True))
 
 
-def _neighbours(before: Collection[int], start: int, after: Collection[int], end: int) -> list[Chunk]:
-    """Return the nearest chunks before `start` of some interfaces, without readings, and after `end` (ms) of others."""
-    if len(before) > FEW_INTERFACES or len(after) > FEW_INTERFACES or not before or not after:
-        return _nearest_chunks(before, _before(start), "readings") + _nearest_chunks(after, _after(end))
-    return list(_nearest(before, *_before(start)).union(_nearest(after, *_after(end)), all=True))
+def starts_before(interfaces: Collection[int], start: int) -> QuerySet[Any]:
+    """Return, of each chunk's interface, which is one of these, the start of the last before `start` with readings."""
+    return _starts(interfaces, *_before(start))
 
 
-def _nearest(interfaces: Collection[int], beyond: Q, _near: Q, nearest: Max | Min, *unneeded: str) -> QuerySet[Chunk]:
+def starts_after(interfaces: Collection[int], end: int) -> QuerySet[Any]:
+    """Return, of each chunk's interface, which is one of these, the start of the first after `end` with readings."""
+    return _starts(interfaces, *_after(end))
+
+
+def _starts(interfaces: Collection[int], beyond: Q, _near: Q, nearest: Max | Min) -> QuerySet[Any]:
+    there = Chunk.objects.filter(beyond, count__gt=0, interface__in=interfaces, interface=OuterRef("interface"))
+    return there.order_by().values("interface").annotate(nearest=nearest).values("nearest")
+
+
+def _nearest(interfaces: Collection[int], beyond: Q, near: Q, nearest: Max | Min, *unneeded: str) -> QuerySet[Chunk]:
     """Return, of the chunks of each interface that have readings and are beyond the window, the nearest."""
     there = Chunk.objects.filter(beyond, interface__in=interfaces, count__gt=0).defer("hours", *unneeded).order_by()
-    of_each = there.filter(interface=OuterRef("interface")).values("interface").annotate(nearest=nearest)
-    return there.filter(start__in=of_each.values("nearest"))
+    return there.filter(start__in=_starts(interfaces, beyond, near, nearest))
+
+
+def _beyond(stored: Iterable[Chunk], start: int, end: int) -> tuple[dict[int, Chunk], dict[int, Chunk]]:
+    """Return the nearest chunks before and after a window (ms), by interface, of those that are there."""
+    before: dict[int, Chunk] = {}
+    after: dict[int, Chunk] = {}
+    for chunk in sorted(stored, key=attrgetter("start")):
+        if chunk.count and chunk.end_ms <= day_start(day_of(start)):
+            before[chunk.interface_id] = chunk
+        elif chunk.count and day_start(day_of(end)) < chunk.start_ms and "readings" not in chunk.get_deferred_fields():
+            after.setdefault(chunk.interface_id, chunk)
+    return before, after
 
 
 def _nearest_chunks(interfaces: Collection[int], side: Side, *unneeded: str) -> list[Chunk]:

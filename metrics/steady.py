@@ -53,8 +53,8 @@ class Standings:
 
     of: dict[str, Standing]
     names: Mapping[str, Collection[str]]  # of the interfaces that are asked about, by server
-    has_all: bool  # the instants' neighbours are looked for, not of the last few alone
-    first: int  # of these instants, ms
+    instants: Collection[int]  # that were asked about, ms
+    edges: Collection[int]  # those of them, or beside them, of which the neighbours are looked for
     version: int  # another one where what passed between the instants may be another
 
     @cached_property
@@ -83,14 +83,23 @@ class Standings:
                 logs[server] = _log(waiting[server], others.get(server, []), near[server], self.names[server])
         return logs
 
+    def know(self, interfaces: Iterable[Interface], instants: Collection[int]) -> bool:
+        """Tell whether these tell, too, what passed some of their interfaces between these instants (ms)."""
+        waiting = [self.waiting.get(server) for server in {interface.server_id for interface in interfaces}]
+        return all(of is None or self._have_all(instants, of) for of in waiting)
+
+    def _have_all(self, instants: Collection[int], of: Waiting) -> bool:
+        return all(instant in self.edges or instant <= of.first_at for instant in instants)
+
     def _is_thin(self, of: Standing) -> bool:
-        if of.waiting is None or of.since is None:
-            return False
-        return self.has_all or self.first <= of.waiting.first_at
+        return of.waiting is not None and of.since is not None and self._have_all(self.instants, of.waiting)
 
 
-def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> Standings:
-    """Return how the interfaces' servers stand, to tell what passed between any of the `instants` (ms)."""
+def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], beside: Sequence[int] = ()) -> Standings:
+    """Return how the interfaces' servers stand, to tell what passed between any of the `instants` (ms).
+
+    They know of the last few of those `beside`, too.
+    """
     newest: dict[str, datetime] = {}
     names: dict[str, set[str]] = defaultdict(set)
     for interface in interfaces:
@@ -98,6 +107,8 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> St
         newest[interface.server_id] = max(interface.sealed_until or EPOCH, newest.get(interface.server_id, EPOCH))
     sealed_until = {server: to_ms(at) for server, at in newest.items()}
     edges = sorted(set(instants))[-MOST_INSTANTS:]
+    further = sorted(set(beside).difference(edges))
+    edges = sorted({*edges, *further[len(further) - MOST_INSTANTS + len(edges) :]})
     open_edges = [edge for edge in edges if edge > min(sealed_until.values(), default=0)]  # the others are sealed
     standings = dict.fromkeys(sealed_until, Standing(0, 0, None, None, 0, ()))
     version = 0
@@ -111,7 +122,7 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int]) -> St
         standings[server] = Standing(revision + sealed, sealed, waiting, _to_ms(since), others, next_to)
         goes_on = None if waiting is None or standings[server].is_behind else revision
         version ^= hash((server, sealed, since, others, next_to, goes_on))
-    return Standings(standings, names, len(edges) == len(set(instants)), edges[0], version)
+    return Standings(standings, names, set(instants), set(edges), version)
 
 
 def _ask(servers: Collection[str], edges: Sequence[int]) -> Any:

@@ -267,7 +267,8 @@ def addresses():
         STORAGE,
         ADD,
         *(reverse(f"admin:{name}_changelist") for name in ("servers_server", "metrics_interface", "servers_apikey")),
-        *(page + query for page in (of_server, of_interface, TOP) for query in (*periods, *past)),
+        *(page + query for page in (of_server, of_interface) for query in (*periods, *past[-2:])),
+        *(TOP + query for query in (*periods, *past)),
         f"{of_server}?period=12m&interface=eth1",
         *(f"{of_interface}?show={tab}" for tab in ("days", "months", "hours")),
     ]
@@ -322,7 +323,9 @@ def is_of_the_day(number, age):
 
 
 @pytest.mark.parametrize("troubles", [(gone, new, rebooted), (silent, enrolled, with_gap), (late,)])
-def test_a_fleet_in_trouble_takes_few_queries_and_is_told_as_each_interface_alone(admin_client, monkeypatch, troubles):
+def test_a_fleet_in_trouble_takes_ten_queries_a_page_and_is_told_as_each_interface_alone(
+    admin_client, monkeypatch, troubles
+):
     now = timezone.now().replace(minute=58)
     monkeypatch.setattr(timezone, "now", lambda: now)
     fleet = {number: troubles[number // 2 % len(troubles)] for number in range(0, 14, 2)}
@@ -336,7 +339,7 @@ def test_a_fleet_in_trouble_takes_few_queries_and_is_told_as_each_interface_alon
         reports = [aged(f"server-{number:02}", now, age) for age in AGES if is_of_the_day(number, age)]
         ingest_batch(reports, may_register=True, now=now)
     admin_client.get(OVERVIEW)
-    for address in [OVERVIEW, *(address for address in addresses() if address.startswith(TOP))]:
+    for address in [OVERVIEW, *addresses()]:
         memory.forget()
         figures.forget()
         taken = []
@@ -344,8 +347,7 @@ def test_a_fleet_in_trouble_takes_few_queries_and_is_told_as_each_interface_alon
             with CaptureQueriesContext(connection) as captured:
                 assert admin_client.get(address).status_code == 200
             taken.append(len(captured))
-        assert taken[1] <= 10, address
-        assert taken[0] <= (18 if late in troubles else 10), address
+        assert max(taken) <= 10, (address, taken)
     interfaces = list(Interface.objects.with_revision())
     for since, until in [(1, 0), (64, 0), (70, 40), (400, 0), (1500, 30), (1500, 1485), (9000, 3660), (9000, 0)]:
         window = [to_ms(now - timedelta(minutes=minutes)) for minutes in (since, until)]

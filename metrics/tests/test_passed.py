@@ -1,9 +1,12 @@
 """What is remembered of a fleet's chunks is not used past its time. That it is exact, test_exactness.py tells."""
 
 import math
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
+from django.db import connection
 
 from metrics import memory, seal
 from metrics import passed as passed_module
@@ -206,3 +209,135 @@ def test_a_boot_that_was_silent_all_day_counts_in_whatever_way_it_is_told(interf
     assert told[0] == told[1] == {interfaces[0].id: (measured["rx_bytes"][0], 0)}
     whole_hours = math.floor(window[1]) - math.ceil(window[0])
     assert told[0][interfaces[0].id][0] > 10**9 // 28 * whole_hours
+
+
+# One server, a byte a second, and what happens in the middle of an answer
+
+MIDNIGHT = datetime(2026, 3, 4, tzinfo=UTC)  # a Wednesday
+
+
+def at(minute):
+    return MIDNIGHT + timedelta(minutes=minute)
+
+
+@pytest.fixture
+def beat(interface):
+    """Have a server report at some minutes, each when it is received."""
+
+    def beat(*minutes, server="nas", received=None):
+        for minute in minutes:
+            arrives = minute if received is None else received
+            report = Report(
+                server, "any", at(minute), boot_id="one", uptime=10**6 + 60.0 * minute, interval=600.0,
+                sent_uptime=10**6 + 60.0 * arrives,
+                network_interfaces=[interface(rx_bytes=10**6 + 60 * minute, tx_bytes=0)],
+            )  # fmt: skip
+            ingest_batch([report], may_register=True, now=at(arrives))
+
+    return beat
+
+
+def asked():
+    return list(Interface.objects.with_revision())
+
+
+def told(interfaces, start, end, **more):
+    """Return the bytes of each interface between two minutes."""
+    return [both and both[0] for both in passed(interfaces, to_ms(at(start)), to_ms(at(end)), **more).values()]
+
+
+@contextmanager
+def before_query(number, act):
+    """Do something before the query of this number."""
+    queries = count(1)
+
+    def wrapper(execute, sql, *args):
+        if not sql.startswith(("SAVEPOINT", "RELEASE")) and next(queries) == number:
+            act()
+        return execute(sql, *args)
+
+    with connection.execute_wrapper(wrapper):
+        yield
+
+
+def test_the_last_hour_of_a_day_is_told_to_its_end_where_readings_are_missing(beat):
+    beat(*range(1200, 1401, 10), *range(1470, 1560, 10))  # silent from 23:20 to 0:30
+    seal.seal("nas", now=at(27 * 60))
+    interfaces = asked()
+    assert told(interfaces, 22 * 60 + 45, 23 * 60 + 45) == [3600]
+    assert told(interfaces, 12 * 60, 23 * 60 + 50, ahead=True) == [3 * 3600 + 50 * 60]
+
+
+def test_the_first_reading_of_all_may_be_of_the_last_hour_of_a_day(beat):
+    beat(1417, *range(1477, 1620, 60))
+    seal.seal("nas", now=at(28 * 60))
+    assert told(asked(), 22 * 60 + 47, 23 * 60 + 45) == [8 * 60]
+
+
+@pytest.mark.parametrize("alone", [0, 1])
+@pytest.mark.parametrize("hours", [1, 3])
+@pytest.mark.parametrize("more", [{}, {"ahead": True}, {"most": 1}])
+def test_what_is_sealed_after_the_interfaces_were_read_is_told(beat, alone, hours, more, monkeypatch):
+    monkeypatch.setattr("metrics.increases.ALONE", alone)
+    beat(*range(0, 941, 10))
+    seal.seal("nas", now=at(16 * 60))
+    beat(26 * 60 + 25)
+    stale = asked()
+    seal.seal("nas", now=at(28 * 60))
+    start, end = 20 * 60 + 11, (20 + hours) * 60 + 11
+    assert told(stale, start, end, **more) == [3600 * hours]
+    assert told(asked(), start, end + 1, **more) == [3600 * hours + 60]
+
+
+def test_of_interfaces_without_a_revision_what_was_sealed_since_is_told(beat):
+    beat(*range(0, 121, 10))
+    stale = list(Interface.objects.all())
+    seal.seal("nas", now=at(4 * 60))
+    assert told(stale, 65, 95) == [1800]
+
+
+@pytest.mark.parametrize("few", [0, 20])
+@pytest.mark.parametrize("place", range(1, 8))
+def test_a_week_that_is_merged_in_the_middle_of_an_answer_is_told(beat, few, place, monkeypatch):
+    for name, value in (("readings.FEW_INTERFACES", 20), ("readings.FEW_SERVERS", 0), ("increases.ALONE", few)):
+        monkeypatch.setattr(f"metrics.{name}", value)
+    sunday = 4 * 24 * 60
+    beat(*range(sunday - 120, sunday - 29, 10), *range(sunday + 60, sunday + 240, 10))
+    seal.seal("nas", now=at(sunday + 24 * 60))
+    interfaces = asked()
+    with before_query(place, lambda: seal.merge(now=at(20 * 24 * 60))):
+        assert told(interfaces, sunday + 35, sunday + 155) == [7200]
+
+
+@pytest.mark.parametrize("place", [2, 3])
+@pytest.mark.parametrize("more", [{}, {"ahead": True}])
+def test_a_late_heartbeat_that_is_sealed_in_the_middle_of_an_answer_is_told_once(beat, place, more, monkeypatch):
+    monkeypatch.setattr("metrics.increases.ALONE", 0)
+    beat(*range(0, 51, 10), *range(190, 301, 10))
+    seal.seal("nas", now=at(300))
+    beat(150, received=305)
+    for end in (135, 137):
+        told(asked(), 0, end, **more)
+    beat(310)
+    interfaces = asked()
+    with before_query(place, lambda: seal.seal("nas", now=at(307))):
+        assert told(interfaces, 0, 136, **more) == [136 * 60]
+
+
+def test_what_is_remembered_of_some_servers_is_as_of_these(beat):
+    """Of two servers something late waits for one, and the other is then sealed as often as both were."""
+    beat(*range(0, 301, 10))
+    beat(*(minute for minute in range(0, 71, 10) if minute != 30), server="pi")
+    seal.seal("pi", now=at(120))
+    beat(30, server="pi", received=71)
+    for hour in range(1, 4):
+        seal.seal("nas", now=at(60 * hour))
+    told(asked(), 75, 345, ahead=True)
+    for hour in range(4, 8):
+        beat(60 * hour + 10)
+        seal.seal("nas", now=at(60 * hour + 60))
+        interfaces = [interface for interface in asked() if interface.server_id == "nas"]
+        known = told(interfaces, 75, 345, ahead=True)
+        memory.forget()
+        assert known == told(interfaces, 75, 345, ahead=True)
+        told(asked(), 75, 345, ahead=True)
