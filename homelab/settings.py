@@ -139,7 +139,11 @@ PASSWORD_HASHERS = [
 # Signing in: five wrong passwords for one user from one address, and both wait. They are counted in this process, the
 # only one that serves: on disk there is no trace of what was typed, and a full disk locks nobody out.
 
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "servers.permissions.PermissionsAtOnce",
+    "django.contrib.auth.backends.ModelBackend",
+]
 AXES_HANDLER = "axes.handlers.cache.AxesCacheHandler"
 AXES_FAILURE_LIMIT = 5
 AXES_COOLOFF_TIME = timedelta(minutes=15)
