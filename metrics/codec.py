@@ -122,8 +122,10 @@ class Table:
         if not sizes:
             sizes = [column[-1] for column in self._columns if column[1]]
         self._begins = list(accumulate(sizes, initial=begin))
+        of_column = -(-self.rows // self._stream_rows)
+        self._firsts = list(accumulate([of_column if planes else 0 for _, planes, *_ in self._columns], initial=0))
         counts = len(self._columns), len(sizes), self._begins[-1]
-        if counts != (width, self._first_stream(width), len(self._data)):
+        if counts != (width, self._firsts[-1], len(self._data)):
             raise CodecError("The packed columns are damaged: their sizes do not add up.")
         self._inflated: dict[int, list[bytes]] = {}
 
@@ -189,7 +191,7 @@ class Table:
 
     def packed(self, index: int) -> Hashable:
         """Return what is the same for columns of the same values that were packed in the same way."""
-        first, last = self._first_stream(index), self._first_stream(index + 1)
+        first, last = self._firsts[index], self._firsts[index + 1]
         return self.rows, self._columns[index], bytes(self._data[self._begins[first] : self._begins[last]])
 
     def constant(self, index: int) -> int | None:
@@ -235,21 +237,18 @@ class Table:
         streams = [self._stream(index, number) for number in numbers]
         within = slice(first - numbers.start * rows, last - numbers.start * rows)
         for position, plane in enumerate(of_column):
-            yield plane, b"".join([planes[position] for planes in streams])[within]
+            of_all = streams[0][position] if len(streams) == 1 else b"".join([planes[position] for planes in streams])
+            yield plane, of_all[within]
 
     def _stream(self, index: int, number: int) -> list[bytes]:
         """Return the byte planes of one of a column's streams."""
-        at = self._first_stream(index) + number
+        at = self._firsts[index] + number
         if at not in self._inflated:
             kind, planes, *_ = self._columns[index]
             rests = self.rows if kind == LINE else self.rows - 1
             size = min(rests - number * self._stream_rows, self._stream_rows)
             self._inflated[at] = _inflate(size, planes, self._data[self._begins[at] : self._begins[at + 1]])
         return self._inflated[at]
-
-    def _first_stream(self, index: int) -> int:
-        """Return how many streams the columns before this one have."""
-        return sum([column[1] > 0 for column in self._columns[:index]]) * -(-self.rows // self._stream_rows)
 
 
 def _header(data: Packed) -> tuple[int, int, int]:

@@ -26,7 +26,7 @@ from metrics.counters import (
     rate,
 )
 from metrics.final import final_until
-from metrics.increases import bytes_between, increases, unrolled
+from metrics.increases import bytes_between, increases, is_by_hours, unrolled
 from metrics.models import EPOCH, Chunk, Heartbeat, Interface, day_of, day_start, from_ms, to_ms, week_of
 from metrics.passed import passed
 from metrics.percentiles import add_rates, five_minute_rates, percentile
@@ -215,7 +215,8 @@ def standings(
     interfaces: Sequence[Interface], start: datetime, end: datetime, instants: Sequence[datetime]
 ) -> Standings:
     """Return how the interfaces stand, for what `top` and then `sums_between` tell of one window."""
-    return standings_of(interfaces, [to_ms(start), to_ms(end)], list(map(to_ms, instants)))
+    edges_ms = list(map(to_ms, instants))
+    return standings_of(interfaces, [to_ms(start), to_ms(end)], edges_ms if is_by_hours(edges_ms) else ())
 
 
 def sums_between(

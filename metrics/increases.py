@@ -45,7 +45,7 @@ from metrics.readings import (
     sealed_readings,
     with_newest,
 )
-from metrics.shelf import MOST_CUT, Shelf, read_shelf, stored_of
+from metrics.shelf import MOST_CUT, Shelf, is_late, read_shelf, stored_of
 from metrics.steady import Standings, standings_of
 
 UNKNOWN_AT_FIRST = (*COUNTERS[4:], *LOWS)
@@ -129,10 +129,13 @@ def bytes_between(
     """
     servers = {interface.server_id for interface in interfaces}
     are_few = len(servers) <= (FEW_SERVERS if standings is not None else ALONE)
+    # Of a time that is final the log says nothing.
+    is_over = standings is not None and _are_final(standings, interfaces, instants[-1])
+    logs = dict.fromkeys(servers, Log(None, None, set(), {})) if is_over else None
     if standings is not None and not standings.know(interfaces, instants):
         standings = None
     if len(servers) > ALONE and len(instants) > 1 and not is_by_hours(instants):
-        lines = unrolled(interfaces, instants[0], instants[-1], BYTES)
+        lines = unrolled(interfaces, instants[0], instants[-1], BYTES, logs=logs)
         totals = {
             pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
         }
@@ -144,6 +147,13 @@ def bytes_between(
         for values in (*buckets.peaks.values(), *buckets.lows.values()):
             values[:] = [UNKNOWN] * len(values)
     return totals
+
+
+def _are_final(standings: Standings, interfaces: Sequence[Interface], end: int) -> bool:
+    """Tell whether the hours of all interfaces are final up to `end` (ms), and nothing has to be read to know it."""
+    if any(is_late(interface, standings.waiting) for interface in interfaces):
+        return False
+    return all(end <= limit for limit in limits_of(interfaces, standings.waiting).values())
 
 
 def bytes_as_of(

@@ -122,19 +122,26 @@ class _Stored:
     def last(self) -> Reading | None:
         return unpack_reading(self._last_reading)
 
-    def has_one_line(self, start: int, end: int, newest: int | None) -> bool:
+    def has_one_line(self, start: int, end: int, newest: int | None, known: dict[Hashable, bool]) -> bool:
         """Tell whether the hours between two instants know of one line of readings, without a mark.
 
-        They know of a second boot, too, that was silent for so long that it has no reading there.
+        They know of a second boot, too, that was silent for so long that it has no reading there. What is `known` of
+        other interfaces of the server is mostly true of this one.
         """
         first = (max(start, self.starts) - self.starts) // HOUR_MS
         last = -((self.starts - min(end, self.ends)) // HOUR_MS)
         if first >= last:
             return True
         table = Table(bytes(self._hours))
-        begins = range(self.starts + first * HOUR_MS, self.starts + last * HOUR_MS, HOUR_MS)
-        covered = [HOUR_MS if newest is None else max(min(newest - at, HOUR_MS), 0) for at in begins]
-        return table.total(MARKS, first, last) == 0 and table.values(COVERED, first, last) == covered
+        marks = table.constant(MARKS)
+        if marks or (marks is None and table.total(MARKS, first, last)):
+            return False
+        key = self.starts, first, last, newest, table.packed(COVERED)
+        if key not in known:
+            begins = range(self.starts + first * HOUR_MS, self.starts + last * HOUR_MS, HOUR_MS)
+            covered = [HOUR_MS if newest is None else max(min(newest - at, HOUR_MS), 0) for at in begins]
+            known[key] = table.values(COVERED, first, last) == covered
+        return known[key]
 
 
 class _Clock(NamedTuple):
@@ -151,6 +158,7 @@ class _Clocks:
 
     def __init__(self, thin: bool) -> None:
         self.thin = thin
+        self.covered: dict[Hashable, bool] = {}
         self._found: dict[Hashable, _Clock | None] = {}
 
     def of(self, tables: Sequence[Table], window: Window) -> _Clock | None:
@@ -195,7 +203,7 @@ def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _
     if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
     rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
-    if rows.fall() or (clocks.thin and not all(each.has_one_line(*window, newest) for each in near)):
+    if rows.fall() or (clocks.thin and not all(each.has_one_line(*window, newest, clocks.covered) for each in near)):
         return None
     total = {name: rows.running(name) for name in BYTES} | {"covered_ms": clock.at}
     if link:

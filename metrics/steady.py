@@ -163,7 +163,8 @@ def _read(
 
     Of a server of which something was sealed since, none of the first.
     """
-    log: QuerySet[Any] = Heartbeat.objects.annotate(sealed=F("server__snapshot__sealed_revision")).order_by()
+    of_each = Heartbeat.objects.defer("received_at").order_by()
+    log: QuerySet[Any] = of_each.annotate(sealed=F("server__snapshot__sealed_revision"))
     before = log.filter(
         server__in=[server for server, of in thin.items() if of.others],
         collected_at__lte=F("server__snapshot__steady_since"),
@@ -200,6 +201,7 @@ def _log(waiting: Waiting, others: list[Heartbeat], near: list[Heartbeat], names
         for name, reading in heartbeat.unpack(names):
             readings[name].append(reading)
     for heartbeat in sorted(near, key=attrgetter("collected_at")):
+        heartbeat.interval_ms = NO_GAP_MS
         for name, reading in heartbeat.unpack(names):
-            readings[name].append(reading._replace(interval=NO_GAP_MS))
+            readings[name].append(reading)
     return Log(*waiting, dict(readings))
