@@ -262,6 +262,7 @@ class Chunk(models.Model):
     interface = models.ForeignKey(Interface, models.CASCADE, related_name="chunks", db_index=False)
     start = models.DateField()
     has_readings: bool  # annotated by with_hours()
+    has_newer: bool  # annotated by readings.with_newer()
     days = models.PositiveSmallIntegerField(default=1)
     count = models.PositiveIntegerField(default=0)
     first_at = models.DateTimeField(null=True)

@@ -43,14 +43,24 @@ from metrics.models import (
     unpack_reading,
 )
 from metrics.plain import plain_lines
-from metrics.readings import Log, Logs, Waiting, newest_sealed
+from metrics.readings import Log, Logs, Waiting, newest_sealed, with_newer
 from metrics.shelf import Shelf, is_late, read_shelf
 from metrics.steady import Standing, Standings, standings_of
 from metrics.streaming import stream
 
 OF_CHUNKS = (*BYTES, "covered_seconds", "resets")
 OTHERS_OF_HOURS = ("covered_ms", "marks")
-OF_OTHERS = ("interface_id", "start", "days", "last_at", "last_reading", "has_readings", *OF_CHUNKS, "hours")
+OF_OTHERS = (
+    "interface_id",
+    "start",
+    "days",
+    "last_at",
+    "last_reading",
+    "has_readings",
+    "has_newer",
+    *OF_CHUNKS,
+    "hours",
+)
 TOLD = (*BYTES, "covered_ms")
 SOON_SEALED_MS = 2 * HOUR_MS
 MOST_OF_READINGS_MS = DAY_MS  # a longer window is faster told from hours, and from two that it cuts
@@ -76,6 +86,7 @@ class _Other:
     last_at: datetime | None
     last_reading: str
     has_readings: bool
+    has_newer: bool
     totals: Sequence[int]
     hours: bytes
     known: dict[tuple[int, int], Sums] = field(default_factory=dict)
@@ -406,8 +417,11 @@ def _sums(interface: Interface, final: int, chunks: _Chunks, instants: Sequence[
     if interface.id in chunks.within and (until < chunks.until or not any(sums)):
         return None  # late readings wait for some of these chunks; or no byte and no second, but a gap perhaps
     others = chunks.others.get(interface.id, [])
-    if others and (interface.sealed_until is None or (others[-1].last_at or EPOCH) > interface.sealed_until):
+    newest = others[-1].last_at or EPOCH if others else EPOCH
+    if others and (interface.sealed_until is None or newest > interface.sealed_until):
         return None  # sealed since the window was asked for
+    if newest == interface.sealed_until and others[-1].has_newer:
+        return None  # so was that, in another chunk: the hour of the newest reading may have more in it by now
     for other in others:
         other.add_to(sums, since, until, to_ms(interface.sealed_until or EPOCH))
     return sums
@@ -443,8 +457,8 @@ def _chunks_of(
 def _other(chunk: Chunk) -> _Other:
     totals = [getattr(chunk, name) for name in OF_CHUNKS]
     return _Other(
-        chunk.interface_id, chunk.start, chunk.days, chunk.last_at, chunk.last_reading, chunk.has_readings, totals,
-        bytes(chunk.hours),
+        chunk.interface_id, chunk.start, chunk.days, chunk.last_at, chunk.last_reading, chunk.has_readings,
+        chunk.has_newer, totals, bytes(chunk.hours),
     )  # fmt: skip
 
 
@@ -467,13 +481,14 @@ def _read_chunks(ids: Sequence[int], since: int, first: int, last: int) -> _Chun
         edges = [around(since, day_start(start) - 1), at_end]
     by_interface: dict[int, list[_Other]] = defaultdict(list)
     # An index bounds each edge, where of both at once it would look at all between them.
-    of_edges = [of_all.filter(edge).order_by().with_hours().values_list(*OF_OTHERS) for edge in edges]
+    of_edges = [with_newer(of_all.filter(edge).order_by().with_hours()).values_list(*OF_OTHERS) for edge in edges]
     rows = sorted(stream(of_edges[0].union(*of_edges[1:], all=True)), key=itemgetter(0, 1))
-    for pk, first_day, days, last_at, last_reading, has_readings, *totals, hours in rows:
+    for pk, first_day, days, last_at, last_reading, has_readings, has_newer, *totals, hours in rows:
         summed_from, summed_to = spans.get(pk, (date.max, date.min))
         if first_day <= summed_to and first_day + timedelta(days=days) > summed_from:
             return _read_chunks(ids, since, first, last)  # its days were summed, and have become a week since
-        by_interface[pk].append(_Other(pk, first_day, days, last_at, last_reading, has_readings, totals, hours))
+        other = _Other(pk, first_day, days, last_at, last_reading, has_readings, has_newer, totals, hours)
+        by_interface[pk].append(other)
     return _Chunks(within, day_start(end), dict(by_interface))
 
 

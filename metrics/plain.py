@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from metrics.codec import CodecError, Table
 from metrics.counters import BYTES, GAP_INTERVALS_TENTHS, REQUIRED, Chain, Reading
 from metrics.models import DAY_MS, HOUR_COLUMNS, HOUR_MS, READING_COLUMNS, Chunk, day_start, from_ms, unpack_reading
-from metrics.readings import chunks_around, is_around
+from metrics.readings import chunks_around, is_around, is_read, with_newer
 from metrics.shelf import Shelf
 from metrics.streaming import stream
 
@@ -22,7 +22,8 @@ AT = COLUMN["at"]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
 MARKS, COVERED = (HOUR_COLUMNS.index(name) for name in ("marks", "covered_ms"))
 STORED = (
-    "interface_id", "start", "days", "last_reading", *BYTES, "covered_seconds", "resets", "hours", "readings",
+    "interface_id", "start", "days", "last_reading", *BYTES, "covered_seconds", "resets", "has_newer",
+    "hours", "readings",
 )  # fmt: skip
 
 Window = tuple[int, int]
@@ -61,24 +62,32 @@ def plain_lines(
         if len(found.lines[pk]) == len(wanted[pk]):
             del found.others[pk]
         else:
-            found.others[pk] = list(shelf[pk]) if pk in shelf else list(map(_chunk, rows))
+            found.others[pk] = list(map(_chunk, rows))
     return found
 
 
 def _rows(wanted: Mapping[int, Collection[Window]], reach: Window | None, shelf: Shelf) -> Iterator[tuple[Any, ...]]:
-    for pk in wanted.keys() & shelf.keys():
-        for chunk in shelf[pk]:
-            if any(is_around(chunk.start_ms, chunk.end_ms, *window) for window in wanted[pk]):
-                yield tuple(getattr(chunk, name) for name in STORED)
-    if missing := wanted.keys() - shelf.keys():
+    near = {pk: _around(shelf[pk], wanted[pk]) for pk in wanted.keys() & shelf.keys()}
+    near = {pk: chunks for pk, chunks in near.items() if all(map(is_read, chunks))}
+    for chunks in near.values():
+        for chunk in chunks:
+            yield tuple(getattr(chunk, name) for name in STORED)
+    if missing := wanted.keys() - near.keys():
         windows = set().union(*(wanted[pk] for pk in missing), [reach] if reach else [])
-        chunks = chunks_around(missing, windows).order_by("interface_id", "start")
-        with closing(stream(chunks.values_list(*STORED))) as rows:
+        of_missing = with_newer(chunks_around(missing, windows)).order_by("interface_id", "start")
+        with closing(stream(of_missing.values_list(*STORED))) as rows:
             yield from rows
 
 
+def _around(chunks: Sequence[Chunk], windows: Collection[Window]) -> list[Chunk]:
+    return [chunk for chunk in chunks if any(is_around(chunk.start_ms, chunk.end_ms, *window) for window in windows)]
+
+
 def _chunk(row: Sequence[Any]) -> Chunk:
-    chunk = Chunk(**dict(zip(STORED, row, strict=True)))
+    values = dict(zip(STORED, row, strict=True))
+    has_newer = values.pop("has_newer")
+    chunk = Chunk(**values)
+    chunk.has_newer = has_newer
     last = chunk.get_last_reading()
     chunk.last_at = from_ms(last.at) if last is not None else None
     chunk.has_readings = chunk.readings is not None

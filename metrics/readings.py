@@ -170,9 +170,11 @@ def readings(
             found[interface] = _window(followed, max(start, reading.at), end)
     others = [each for each in interfaces if each.pk not in found]
     silent = {each.pk for each in others if each.sealed_until is not None and each.sealed_until < from_ms(end)}
-    sealed = sealed_readings(
-        [each.pk for each in others], start, end, counters, silent=silent, stored=stored, has_no_hole=True
-    )
+    # What was read before the log would lack what has been sealed since.
+    unlogged = [each.pk for each in others if each.server_id not in logs and stored is not None]
+    in_time = [each.pk for each in others if each.pk not in unlogged]
+    sealed = sealed_readings(in_time, start, end, counters, silent=silent, stored=stored, has_no_hole=True)
+    sealed |= sealed_readings(unlogged, start, end, counters, silent=silent) if unlogged else {}
     both = {
         interface: _window(join(of_sealed, columns(order(logged[interface])), names=names), start, end)
         for interface, of_sealed in sealed.items()
@@ -220,17 +222,21 @@ def sealed_readings(
         newest = ((each.interface_id, getattr(each, "newest", None) or EPOCH) for each in stored)
         silent = set(silent) - {pk for pk, at in newest if at >= from_ms(end)}
     by_interface: dict[int, dict[date, Chunk]] = {interface: {} for interface in interfaces}
+    unread: set[int] = set()
     for chunk in [*stored, *changed]:
         if chunk.interface_id in by_interface and is_around(chunk.start_ms, chunk.end_ms, start, end):
             by_interface[chunk.interface_id][chunk.start] = chunk
+            if not is_read(chunk):
+                unread.add(chunk.interface_id)
     found = {
         interface: join(*(_kept(chunks[day], start, end, names) for day in sorted(chunks)), names=names)
         for interface, chunks in by_interface.items()
+        if interface not in unread
     }
     begun = {interface for interface, readings in found.items() if readings["at"] and readings["at"][0] <= start}
     ended = {interface for interface, readings in found.items() if readings["at"] and end <= readings["at"][-1]}
     before, after = found.keys() - begun, found.keys() - ended if is_followed else set()
-    apart: dict[int, Columns] = {}
+    apart = sealed_readings(sorted(unread), start, end, wanted, silent=silent) if unread else {}
     if neighbours is None:
         known_before, known_after = _beyond(stored, start, end) if has_no_hole else ({}, {})
         neighbours = [*known_before.values(), *known_after.values()]
@@ -238,7 +244,7 @@ def sealed_readings(
         missing = unknown_before | unknown_after
         if missing and len(missing) <= FEW_INTERFACES and not changed:
             # A week may have been merged since: what is around the window has to be as of when its neighbours are.
-            apart = sealed_readings(sorted(missing), start, end, wanted)
+            apart |= sealed_readings(sorted(missing), start, end, wanted)
         else:
             neighbours += _nearest_chunks(unknown_before, _before(start), "readings")
             neighbours += _nearest_chunks(unknown_after, _after(end))
@@ -272,6 +278,16 @@ def _days_around(start: int, end: int) -> tuple[int, int]:
 def with_newest(chunks: QuerySet[Chunk]) -> QuerySet[Any]:
     """Annotate the newest sealed reading of each chunk's interface."""
     return chunks.annotate(newest=F("interface__sealed_until"))
+
+
+def with_newer(chunks: QuerySet[Any]) -> QuerySet[Any]:
+    """Annotate whether the interface of each chunk has a newer sealed reading than the chunk."""
+    return chunks.annotate(has_newer=Q(interface__sealed_until__gt=F("last_at")))
+
+
+def is_read(chunk: Chunk) -> bool:
+    """Tell whether the readings were read with the chunk, or there are none."""
+    return "readings" in chunk.__dict__
 
 
 def is_around(starts: int, ends: int, start: int, end: int) -> bool:
@@ -518,9 +534,9 @@ def _beyond(stored: Iterable[Chunk], start: int, end: int) -> tuple[dict[int, Ch
     for chunk in sorted(stored, key=attrgetter("start")):
         if chunk.count and chunk.end_ms <= day_start(day_of(start)):
             before[chunk.interface_id] = chunk
-        elif chunk.count and day_start(day_of(end)) < chunk.start_ms and "readings" not in chunk.get_deferred_fields():
+        elif chunk.count and day_start(day_of(end)) < chunk.start_ms:
             after.setdefault(chunk.interface_id, chunk)
-    return before, after
+    return before, {interface: chunk for interface, chunk in after.items() if is_read(chunk)}
 
 
 def _nearest_chunks(interfaces: Collection[int], side: Side, *unneeded: str) -> list[Chunk]:

@@ -16,6 +16,7 @@ from metrics.readings import (
     chunks_of_groups,
     starts_after,
     starts_before,
+    with_newer,
     with_newest,
 )
 
@@ -28,7 +29,7 @@ def read_shelf(interfaces: Sequence[Interface], instants: Sequence[int], waiting
     """Return the chunks of some interfaces from the first of the `instants` (ms) on.
 
     The readings are with those around the hours that an instant cuts, and with those from which on what waits, by
-    server, may change the hours. Of others they are read when they are asked for. Of a few for which something waits
+    server, may change the hours; those of others are not there, as `is_read` tells. Of a few for which something waits
     that came late, the chunks next to all these are there, too.
     """
     start = instants[0] - AROUND_MS
@@ -43,7 +44,7 @@ def read_shelf(interfaces: Sequence[Interface], instants: Sequence[int], waiting
     wanted = of_all.since(start)
     if late_of_few:
         wanted |= of_all.filter(interface__in=late_of_few, start__in=starts_before(late_of_few, start))
-    rows = with_newest(wanted.with_hours())
+    rows = with_newest(with_newer(wanted.with_hours()))
     if needed:
         rows = rows.annotate(read=Case(When(reduce(or_, needed), then=F("readings")), output_field=BinaryField()))
     shelf: dict[int, list[Chunk]] = {interface.id: [] for interface in interfaces}

@@ -89,7 +89,12 @@ class Standings:
         return all(of is None or self._have_all(instants, of) for of in waiting)
 
     def _have_all(self, instants: Collection[int], of: Waiting) -> bool:
-        return all(instant in self.edges or instant <= of.first_at for instant in instants)
+        """Tell whether the neighbours of all instants are looked for, but for those up to an edge before the log.
+
+        These are sealed, or between the newest sealed reading and the first that waits, which is next to that edge.
+        """
+        missing = [instant for instant in instants if instant not in self.edges]
+        return not missing or any(max(missing) <= edge <= of.first_at for edge in self.edges)
 
     def _is_thin(self, of: Standing) -> bool:
         return of.waiting is not None and of.since is not None and self._have_all(self.instants, of.waiting)
