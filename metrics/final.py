@@ -100,7 +100,8 @@ def _limits_of_late(late: Mapping[int, Sequence[Interface]], shelf: Shelf) -> di
         stored.extend(chunks_around(missing, {(first_waiting, first_waiting) for first_waiting in late}))
     for first_waiting, group in late.items():
         ids = [interface.id for interface in group]
-        sealed = sealed_readings(ids, first_waiting - 1, first_waiting - 1, (), stored=stored, is_followed=False)
+        before = first_waiting - 1
+        sealed = sealed_readings(ids, before, before, (), stored=stored, is_followed=False, has_no_hole=not missing)
         for interface in group:
             at = sealed[interface.id]["at"]
             limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] < first_waiting else 0

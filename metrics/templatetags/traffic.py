@@ -1,11 +1,13 @@
 """Bytes, rates and charts for templates. The unit of rates is the browser's choice, kept in a cookie."""
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 from django import template
 from django.contrib.staticfiles.storage import staticfiles_storage
 from django.utils import timezone
+from django.utils.formats import date_format
 
 from metrics import charts
 from metrics.figures import Figure
@@ -26,6 +28,13 @@ def rate(context: dict[str, Any], bytes_per_second: float | None) -> str:
 @register.filter
 def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+@register.filter
+def moment(instant: datetime) -> str:
+    """Return a local day and time, with its year where that is not this one."""
+    local = timezone.localtime(instant)
+    return date_format(local, "j M H:i" if local.year == timezone.localtime().year else "j M Y H:i")
 
 
 @register.filter
