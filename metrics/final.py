@@ -97,11 +97,13 @@ def _limits_of_late(late: Mapping[int, Sequence[Interface]], shelf: Shelf) -> di
     # Whatever of the log is sealed by now is not before the first that waited.
     stored = [chunk for pk in ids for chunk in shelf.get(pk, ())]
     if missing := [pk for pk in ids if pk not in shelf]:
-        stored.extend(chunks_around(missing, {(first_waiting, first_waiting) for first_waiting in late}))
+        stored.extend(chunks_around(missing, {(first_waiting - 1, first_waiting - 1) for first_waiting in late}))
     for first_waiting, group in late.items():
-        ids = [interface.id for interface in group]
+        of_group = [interface.id for interface in group]
         before = first_waiting - 1
-        sealed = sealed_readings(ids, before, before, (), stored=stored, is_followed=False, has_no_hole=not missing)
+        sealed = sealed_readings(
+            of_group, before, before, (), stored=stored, is_followed=False, has_no_hole=not missing
+        )
         for interface in group:
             at = sealed[interface.id]["at"]
             limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] < first_waiting else 0

@@ -129,20 +129,19 @@ def bytes_between(
     """
     servers = {interface.server_id for interface in interfaces}
     are_few = len(servers) <= (FEW_SERVERS if standings is not None else ALONE)
-    # Of a time that is final the log says nothing.
-    is_over = standings is not None and _are_final(standings, interfaces, instants[-1])
-    logs = dict.fromkeys(servers, Log(None, None, set(), {})) if is_over else None
-    if standings is not None and not standings.know(interfaces, instants):
-        standings = None
+    as_of = standings if standings is not None and standings.know(interfaces, instants) else None
     if len(servers) > ALONE and len(instants) > 1 and not is_by_hours(instants):
+        # Of a time that is final the log says nothing.
+        is_over = standings is not None and _are_final(standings, interfaces, instants[-1])
+        logs = dict.fromkeys(servers, Log(None, None, set(), {})) if is_over else None
         lines = unrolled(interfaces, instants[0], instants[-1], BYTES, logs=logs)
         totals = {
             pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
         }
-    elif len(instants) < 2 or (are_few and standings is None):
+    elif len(instants) < 2 or (are_few and as_of is None):
         totals = increases(interfaces, instants, BYTES)
     else:
-        totals = bytes_as_of(standings or standings_of(interfaces, instants), interfaces, instants)
+        totals = bytes_as_of(as_of or standings_of(interfaces, instants), interfaces, instants)
     for buckets in totals.values():
         for values in (*buckets.peaks.values(), *buckets.lows.values()):
             values[:] = [UNKNOWN] * len(values)

@@ -35,7 +35,7 @@ def read_shelf(interfaces: Sequence[Interface], instants: Sequence[int], waiting
     start = instants[0] - AROUND_MS
     late = [each.id for each in interfaces if is_late(each, waiting)]
     late_of_few = late if len(late) <= FEW_INTERFACES else []
-    needed = [around(hour - AROUND_MS, hour + HOUR_MS + AROUND_MS) for hour in cut_hours(instants)]
+    needed = [around(hour - AROUND_MS, hour + HOUR_MS + AROUND_MS) for hour in _cut_hours(instants)]
     for (day, until), ids in _unsettled(interfaces, instants, waiting).items():
         needed.append(Q(interface__in=ids) & around(day_start(day), until + AROUND_MS))
         if late_of_few:
@@ -78,7 +78,7 @@ def _unsettled(
     return unsettled
 
 
-def cut_hours(instants: Sequence[int]) -> list[int]:
+def _cut_hours(instants: Sequence[int]) -> list[int]:
     """Return when the hours begin (ms) that an instant cuts; none where these are many."""
     cut = {instant // HOUR_MS * HOUR_MS for instant in instants if instant % HOUR_MS}
     return sorted(cut) if len(cut) <= MOST_CUT else []
