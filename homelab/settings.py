@@ -78,6 +78,7 @@ WSGI_APPLICATION = "homelab.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 LANGUAGE_CODE = "en-us"
+USE_I18N = False  # English alone: or each link of a page would ask for the language
 
 TEMPLATES = [
     {
