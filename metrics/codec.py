@@ -24,11 +24,11 @@ import struct
 import sys
 import zlib
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from functools import wraps
 from itertools import accumulate, pairwise
-from operator import add, lt, sub
+from operator import add, itemgetter, lt, sub
 from typing import ParamSpec, TypeVar, cast
 
 from zlib_ng import zlib_ng
@@ -43,6 +43,9 @@ HEADER = struct.Struct("<BIIII")
 CHECKED = struct.calcsize("<BI")  # the checksum covers the version, and all from here on
 ENTRY = struct.Struct("<BBqqI")
 SIZE = struct.Struct("<I")
+SIZE_OF = itemgetter(4)  # an entry's
+PLANES = [[plane for plane in range(8) if planes >> plane & 1] for planes in range(256)]
+SUMMED = 256  # bytes, of which the sum is less than what Adler-32 divides by
 INT64 = range(-(2**63), 2**63)
 ZLIB_ERROR = cast(type[Exception], zlib_ng.error)  # its stub has an instance
 DAMAGE = (ZLIB_ERROR, struct.error, ValueError, OverflowError, MemoryError)
@@ -112,22 +115,24 @@ class Table:
 
     @_tells_damage
     def __init__(self, data: Packed) -> None:
-        self._data = memoryview(data)
+        self._data = bytes(data)
         self.rows, width, size = _header(self._data)
         self._stream_rows = STREAM_ROWS if self._data[0] > FIRST_VERSION else max(self.rows, 1)
         begin = HEADER.size + size
         directory = zlib_ng.decompress(self._data[HEADER.size : begin], -zlib.MAX_WBITS)
-        self._columns = list(ENTRY.iter_unpack(directory[: width * ENTRY.size]))
-        sizes = [each for (each,) in SIZE.iter_unpack(directory[width * ENTRY.size :])]
-        if not sizes:
-            sizes = [column[-1] for column in self._columns if column[1]]
-        self._begins = list(accumulate(sizes, initial=begin))
-        of_column = -(-self.rows // self._stream_rows)
-        self._firsts = list(accumulate([of_column if planes else 0 for _, planes, *_ in self._columns], initial=0))
-        counts = len(self._columns), len(sizes), self._begins[-1]
-        if counts != (width, self._firsts[-1], len(self._data)):
+        entries = width * ENTRY.size
+        self._columns = list(ENTRY.iter_unpack(directory[:entries]))
+        self._begins = list(accumulate(map(SIZE_OF, self._columns), initial=begin))
+        self._of_column = -(-self.rows // self._stream_rows)
+        is_whole = (len(self._columns), self._begins[-1]) == (width, len(self._data))
+        self._sizes: list[int] = []  # of all streams, where a column has more than one
+        if self._of_column > 1 or len(directory) > entries:
+            self._sizes = [each for (each,) in SIZE.iter_unpack(directory[entries:])]
+            streams = self._of_column * sum([column[1] > 0 for column in self._columns])
+            is_whole = is_whole and (len(self._sizes), begin + sum(self._sizes)) == (streams, len(self._data))
+        if not is_whole:
             raise CodecError("The packed columns are damaged: their sizes do not add up.")
-        self._inflated: dict[int, list[bytes]] = {}
+        self._inflated: dict[tuple[int, int], list[bytes]] = {}
 
     @_tells_damage
     def all(self, wanted: Collection[int] | None = None) -> list[list[int] | None]:
@@ -153,46 +158,68 @@ class Table:
     @_tells_damage
     def increases(self, index: int, rows: Sequence[int]) -> list[int]:
         """Return how much a column's value increases from each of these rows, which ascend, to the next."""
-        kind = self._columns[index][0]
+        kind, planes, _, step, _ = self._columns[index]
+        first, last = rows[0], rows[-1]
+        if not planes:
+            return [step * (after - before) if kind == LINE else 0 for before, after in pairwise(rows)]
         if kind == LINE:
-            values = self._values(index, rows[0], rows[-1] + 1)
-            return [values[after - rows[0]] - values[before - rows[0]] for before, after in pairwise(rows)]
-        if len(rows) == rows[-1] - rows[0] + 1:
-            return list(self._rests(index, rows[0], rows[-1]))
-        spans = list(pairwise([row - rows[0] for row in rows]))
+            values = self._values(index, first, last + 1)
+            return [values[after - first] - values[before - first] for before, after in pairwise(rows)]
+        if len(rows) == last - first + 1:
+            return list(self._rests(index, first, last))
         if kind == SIGNED_SUMS:
-            rests = self._rests(index, rows[0], rows[-1])
-            return [sum(rests[first:last]) for first, last in spans]
-        sums = [0] * len(spans)
-        for plane, of_plane in self._planes(index, rows[0], rows[-1]):
-            for number, (first, last) in enumerate(spans):
-                sums[number] += sum(of_plane[first:last]) << 8 * plane
+            rests = self._rests(index, first, last)
+            return [sum(rests[before - first : after - first]) for before, after in pairwise(rows)]
+        sums = [0] * (len(rows) - 1)
+        spans = [(number, before - first, after - first) for number, (before, after) in enumerate(pairwise(rows))]
+        for plane, of_plane in self._planes(index, first, last):
+            for number, before, after in spans:
+                sum_of_plane = of_plane[before] if after == before + 1 else _sum(of_plane[before:after])
+                sums[number] += sum_of_plane << 8 * plane
         return sums
 
-    def falls(self, index: int, first: int, last: int) -> bool:
-        """Tell whether a value is lower than the one before it, from row `first` to row `last`."""
-        if self._columns[index][0] == SUMS or self.constant(index) is not None:
-            return False
-        values = self.values(index, first, last + 1)
-        return any(map(lt, values[1:], values))
+    def are_ascending(self, indexes: Iterable[int], first: int, last: int) -> bool:
+        """Tell whether no value of some columns is lower than the one before it, from row `first` to row `last`."""
+        for index in indexes:
+            kind, planes, _, step, _ = self._columns[index]
+            if planes and kind != SUMS:
+                values = self.values(index, first, last + 1)
+                if any(map(lt, values[1:], values)):
+                    return False
+            elif kind == LINE and step < 0 and first < last:
+                return False
+        return True
 
     @_tells_damage
     def count_up_to(self, index: int, value: int) -> int:
         """Return how many rows are no higher than `value`, in a column of which none is lower than the one before."""
+        first, last = self._bounds(index, value)
+        return first + bisect_right(self._values(index, first, last), value)
+
+    @_tells_damage
+    def span(self, index: int, start: int, end: int) -> tuple[int, list[int]]:
+        """Return values next to each other, and the row of the first, of a column of which none is lower than before.
+
+        They begin with the last that is no higher than `start`, and end with the first that is no lower than `end`,
+        where there are such.
+        """
+        first, last = max(self._bounds(index, start)[0] - 1, 0), self._bounds(index, end - 1)[1] + 1
+        values = self._values(index, first, min(last, self.rows))
+        begin = max(bisect_right(values, start) - 1, 0)
+        return first + begin, values[begin : bisect_left(values, end) + 1]
+
+    def _bounds(self, index: int, value: int) -> tuple[int, int]:
+        """Return how few rows, and how many, may be no higher than `value`, in an ascending column."""
         kind, planes, start, step, _ = self._columns[index]
-        if kind != LINE:
-            return bisect_right(self._values(index, 0, self.rows), value)
-        first, last = 0, self.rows
-        if step > 0:  # the rests are less than what their planes hold
-            last = max(min((value - start) // step + 1, last), 0)
-            first = max(min((value - start - 256 ** planes.bit_length()) // step + 1, last), 0)
-        rests = self._rests(index, first, last)
-        return first + bisect_right(range(first, last), value, key=lambda row: start + step * row + rests[row - first])
+        if kind != LINE or step <= 0:
+            return 0, self.rows
+        last = (value - start) // step + 1  # the rests are less than what their planes hold
+        first = (value - start - 256 ** planes.bit_length()) // step + 1
+        return max(min(first, self.rows), 0), max(min(last, self.rows), 0)
 
     def packed(self, index: int) -> Hashable:
         """Return what is the same for columns of the same values that were packed in the same way."""
-        first, last = self._firsts[index], self._firsts[index + 1]
-        return self.rows, self._columns[index], bytes(self._data[self._begins[first] : self._begins[last]])
+        return self.rows, self._columns[index], self._data[self._begins[index] : self._begins[index + 1]]
 
     def constant(self, index: int) -> int | None:
         """Return the value that all rows have; None where they may differ."""
@@ -226,29 +253,40 @@ class Table:
     def _sum_of_rests(self, index: int, first: int, last: int) -> int:
         if self._columns[index][0] == SIGNED_SUMS:
             return sum(self._rests(index, first, last))
-        return sum(sum(values) << 8 * plane for plane, values in self._planes(index, first, last))
+        return sum([_sum(values) << 8 * plane for plane, values in self._planes(index, first, last)])
 
-    def _planes(self, index: int, first: int, last: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the numbers of the byte planes that are there, and what they hold from `first` up to `last`."""
-        of_column, rows = _numbers(self._columns[index][1]), self._stream_rows
-        if not of_column:
-            return
-        numbers = range(first // rows, -(-last // rows))
-        streams = [self._stream(index, number) for number in numbers]
-        within = slice(first - numbers.start * rows, last - numbers.start * rows)
-        for position, plane in enumerate(of_column):
-            of_all = streams[0][position] if len(streams) == 1 else b"".join([planes[position] for planes in streams])
-            yield plane, of_all[within]
+    def _planes(self, index: int, first: int, last: int) -> Iterable[tuple[int, bytes]]:
+        """Return the numbers of the byte planes that are there, and what they hold from `first` up to `last`."""
+        of_column = PLANES[self._columns[index][1]]
+        if not of_column or first >= last:
+            return ()
+        begin = first // self._stream_rows
+        streams = [self._stream(index, number) for number in range(begin, (last - 1) // self._stream_rows + 1)]
+        planes = streams[0] if len(streams) == 1 else map(b"".join, zip(*streams, strict=True))
+        at, to = first - begin * self._stream_rows, last - begin * self._stream_rows
+        return zip(of_column, [values[at:to] for values in planes], strict=True)
 
     def _stream(self, index: int, number: int) -> list[bytes]:
         """Return the byte planes of one of a column's streams."""
-        at = self._firsts[index] + number
-        if at not in self._inflated:
+        inflated = self._inflated.get((index, number))
+        if inflated is None:
             kind, planes, *_ = self._columns[index]
             rests = self.rows if kind == LINE else self.rows - 1
             size = min(rests - number * self._stream_rows, self._stream_rows)
-            self._inflated[at] = _inflate(size, planes, self._data[self._begins[at] : self._begins[at + 1]])
-        return self._inflated[at]
+            inflated = _inflate(size, planes, self._packed_stream(index, number))
+            self._inflated[index, number] = inflated
+        return inflated
+
+    def _packed_stream(self, index: int, number: int) -> bytes:
+        begin, end = self._begins[index], self._begins[index + 1]
+        if self._sizes:
+            before = self._of_column * sum([column[1] > 0 for column in self._columns[:index]])
+            sizes = self._sizes[before : before + self._of_column]
+            if begin + sum(sizes) != end:
+                raise ValueError("The sizes of a column's streams do not add up.")
+            begin += sum(sizes[:number])
+            end = begin + sizes[number]
+        return self._data[begin:end]
 
 
 def _header(data: Packed) -> tuple[int, int, int]:
@@ -341,8 +379,11 @@ def _inflate(size: int, planes: int, stream: Packed) -> list[bytes]:
     return [inflated[at : at + size] for at in range(0, len(inflated), size)]
 
 
-def _numbers(planes: int) -> list[int]:
-    return [plane for plane in range(planes.bit_length()) if planes >> plane & 1]
+def _sum(values: bytes) -> int:
+    """Return the sum of the bytes, from a checksum of a few at a time: half of it is their sum and 1."""
+    if len(values) <= SUMMED:
+        return (zlib_ng.adler32(values) & 0xFFFF) - 1
+    return sum([(zlib_ng.adler32(values[at : at + SUMMED]) & 0xFFFF) - 1 for at in range(0, len(values), SUMMED)])
 
 
 def _points(start: int, step: int, rows: int) -> Sequence[int]:

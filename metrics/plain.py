@@ -19,6 +19,7 @@ from metrics.streaming import stream
 
 COLUMN = {name: index for index, name in enumerate(READING_COLUMNS)}
 AT = COLUMN["at"]
+COUNTED = [COLUMN[name] for name in REQUIRED]
 SAME = [COLUMN[name] for name in ("interval", "link", "boot", "ifindex")]
 MARKS, COVERED = (HOUR_COLUMNS.index(name) for name in ("marks", "covered_ms"))
 STORED = (
@@ -178,24 +179,24 @@ class _Clocks:
         return self._found[key]
 
     def _clock(self, tables: Sequence[Table], start: int, end: int) -> _Clock | None:
-        spans = [(table.count_up_to(AT, start) - 1, table.count_up_to(AT, end - 1)) for table in tables]
-        begins = max((place for place, (first, _) in enumerate(spans) if first >= 0), default=None)
+        spans = [table.span(AT, start, end) for table in tables]
+        begins = max((place for place, (_, at) in enumerate(spans) if at[0] <= start), default=None)
         if begins is None:
             return None
-        ends = next((place for place in range(begins, len(tables)) if spans[place][1] < tables[place].rows), None)
         all_at: list[int] = []
         at = array("q")
         rows: list[tuple[int, Sequence[int]]] = []
-        for place in range(begins, len(tables) if ends is None else ends + 1):
-            first, last = max(spans[place][0], 0), min(spans[place][1], tables[place].rows - 1)
-            of_chunk = tables[place].values(AT, first, last + 1)
+        for place, (first, of_chunk) in enumerate(spans[begins:], begins):
+            last = first + len(of_chunk) - 1
             wanted: Sequence[int] = range(first, last + 1)
             if self.thin:
                 wanted = sorted({first, min(first + 1, last), max(first, last - 1), last})
             all_at.extend(of_chunk)
             at.extend(of_chunk[row - first] for row in wanted)
             rows.append((place, wanted))
-        return _Clock(rows, at, max(map(sub, all_at[1:], all_at), default=0), ends is not None)
+            if of_chunk[-1] >= end:
+                break
+        return _Clock(rows, at, max(map(sub, all_at[1:], all_at), default=0), all_at[-1] >= end)
 
 
 def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _Clocks) -> Chain | None:
@@ -212,9 +213,14 @@ def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _
     if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
     rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
-    if rows.fall() or (clocks.thin and not all(each.has_one_line(*window, newest, clocks.covered) for each in near)):
+    if not rows.is_ascending():
         return None
-    total = {name: rows.running(name) for name in BYTES} | {"covered_ms": clock.at}
+    if clocks.thin:
+        for each in near:
+            if not each.has_one_line(*window, newest, clocks.covered):
+                return None
+    total = {name: rows.running(name) for name in BYTES}
+    total["covered_ms"] = clock.at
     if link:
         total["up_ms"] = clock.at
     return Chain(clock.at, {}, total, {}, {}, {}, {})
@@ -230,17 +236,17 @@ class _Rows(NamedTuple):
         index = COLUMN[column]
         _, table, rows = self.of_chunks[0]
         increases = table.increases(index, rows)
-        for joint, (_, table, rows) in zip(self._joints(column), self.of_chunks[1:], strict=True):
-            increases += [joint, *table.increases(index, rows)]
+        if len(self.of_chunks) > 1:
+            for joint, (_, table, rows) in zip(self._joints(column), self.of_chunks[1:], strict=True):
+                increases += [joint, *table.increases(index, rows)]
         return array("q", accumulate(increases, initial=0))
 
-    def fall(self) -> bool:
-        """Tell whether the value of a column that each reading has is ever lower than the one before it."""
+    def is_ascending(self) -> bool:
+        """Tell whether no value of a column that each reading has is lower than the one before it."""
         for _, table, rows in self.of_chunks:
-            for column in REQUIRED:
-                if table.falls(COLUMN[column], rows[0], rows[-1]):
-                    return True
-        return any(joint < 0 for column in REQUIRED for joint in self._joints(column))
+            if not table.are_ascending(COUNTED, rows[0], rows[-1]):
+                return False
+        return len(self.of_chunks) < 2 or all(joint >= 0 for column in REQUIRED for joint in self._joints(column))
 
     def _joints(self, column: str) -> list[int]:
         """Return the increases from the last row of each chunk to the first of the next."""

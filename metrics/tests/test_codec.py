@@ -189,6 +189,12 @@ def test_damage_behind_a_right_checksum_raises_no_other_error(data):
         unpack(bytes(packed))
 
 
+def span(values, start, end):
+    before = [row for row, value in enumerate(values) if value <= start] or [0]
+    after = [row for row, value in enumerate(values) if value >= end] or [len(values) - 1]
+    return before[-1], values[before[-1] : after[0] + 1]
+
+
 @settings(max_examples=300, deadline=None)
 @given(tables(), st.data())
 def test_any_rows_of_a_column_are_what_the_whole_column_says(columns, data):
@@ -203,12 +209,17 @@ def test_any_rows_of_a_column_are_what_the_whole_column_says(columns, data):
             of_rows = [values[row] for row in rows]
             assert table.increases(index, rows) == [after - before for before, after in pairwise(of_rows)]
             falls = any(after < before for before, after in pairwise(values[first:last]))
-            assert table.falls(index, first, last - 1) == falls
+            assert table.are_ascending([index], first, last - 1) != falls
         if table.constant(index) is not None:
             assert set(values) <= {table.constant(index)}
         if values == sorted(values):
             value = data.draw(int64 | st.sampled_from([*values, 0]))
             assert table.count_up_to(index, value) == sum(each <= value for each in values)
+        if values and values == sorted(values):
+            start, end = sorted(
+                data.draw(st.lists(int64 | st.sampled_from(values), min_size=2, max_size=2, unique=True))
+            )
+            assert table.span(index, start, end) == span(values, start, end)
 
 
 def test_the_rows_of_counters_and_instants_are_found():
@@ -306,6 +317,9 @@ def test_rows_are_found_across_streams(beyond, streams, data):
     for row in (0, rows // 2, rows - 1):
         assert table.count_up_to(0, columns[0][row]) == row + 1
         assert table.count_up_to(0, columns[0][row] - 1) == row
+    start = data.draw(st.sampled_from(columns[0]))
+    end = start + data.draw(st.integers(1, 10**8))
+    assert table.span(0, start, end) == span(columns[0], start, end)
     assert unpack(pack(columns)) == columns
 
 
