@@ -14,7 +14,9 @@ from itertools import accumulate
 from operator import attrgetter, or_
 from typing import Any, NamedTuple
 
-from django.db.models import Count, F, Max, Min, Q, QuerySet, Value
+from django.db import connection
+from django.db.models import Count, F, Max, Min, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce
 
 from metrics.counters import Reading
 from metrics.models import EPOCH, Heartbeat, Interface, from_ms, to_ms
@@ -131,19 +133,53 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], besid
 
 
 def _ask(servers: Collection[str], edges: Sequence[int]) -> Any:
+    looks = by_seeks(edges) if connection.vendor == "sqlite" else by_sums(edges)
+    of_servers = Snapshot.objects.filter(server__in=servers).order_by()
+    return of_servers.values_list("server_id", "sealed_revision", "revision", "steady_since").annotate(**looks)
+
+
+def by_sums(edges: Sequence[int]) -> dict[str, Any]:
+    """Return how the logs of servers stand, as annotations of their snapshots: from one look at each heartbeat.
+
+    These are the first and the last that waits, the lowest and the highest boot, how many may be anything, and of those
+    that go on plainly the ones before and after each edge (ms).
+    """
     log = "server__heartbeats__"
     at = f"{log}collected_at"
     is_plain = Q(**{f"{at}__gt": F("steady_since")})
-    next_to: dict[str, Any] = {}
+    looks: dict[str, Any] = {
+        "first": Min(at),
+        "last": Max(at),
+        "oldest_boot": Min(f"{log}boot_number"),
+        "newest_boot": Max(f"{log}boot_number"),
+        "others": Count(at, filter=Q(**{f"{at}__lte": F("steady_since")})),
+    }
     for number, edge in enumerate(map(from_ms, edges)):
-        next_to[f"before_{number}"] = Max(at, filter=is_plain & Q(**{f"{at}__lte": edge}))
-        next_to[f"after_{number}"] = Min(at, filter=is_plain & Q(**{f"{at}__gte": edge}))
-    of_each = (of(log + name) for name in ("collected_at", "boot_number") for of in (Min, Max))
-    others = Count(at, filter=Q(**{f"{at}__lte": F("steady_since")}))
-    of_servers = Snapshot.objects.filter(server__in=servers).order_by()
-    return of_servers.values_list("server_id", "sealed_revision", "revision", "steady_since").annotate(
-        *of_each, others=others, **next_to
-    )
+        looks[f"before_{number}"] = Max(at, filter=is_plain & Q(**{f"{at}__lte": edge}))
+        looks[f"after_{number}"] = Min(at, filter=is_plain & Q(**{f"{at}__gte": edge}))
+    return looks
+
+
+def by_seeks(edges: Sequence[int]) -> dict[str, Any]:
+    """Return what `by_sums` does, from one look into an index for each: an eighth of the time, but not for Citus."""
+    log = Heartbeat.objects.filter(server=OuterRef("server"))
+    plain = log.filter(collected_at__gt=OuterRef("steady_since"))
+    others = log.filter(collected_at__lte=OuterRef("steady_since")).order_by()
+    looks: dict[str, Any] = {
+        "first": _first(log, "collected_at"),
+        "last": _first(log, "-collected_at"),
+        "oldest_boot": _first(log, "boot_number"),
+        "newest_boot": _first(log, "-boot_number"),
+        "others": Coalesce(Subquery(others.values("server").annotate(count=Count("*")).values("count")), 0),
+    }
+    for number, edge in enumerate(map(from_ms, edges)):
+        looks[f"before_{number}"] = _first(plain.filter(collected_at__lte=edge), "-collected_at")
+        looks[f"after_{number}"] = _first(plain.filter(collected_at__gte=edge), "collected_at")
+    return looks
+
+
+def _first(log: QuerySet[Heartbeat], order: str) -> Subquery:
+    return Subquery(log.order_by(order).values(order.lstrip("-"))[:1])
 
 
 def _to_ms(instant: Any) -> int | None:

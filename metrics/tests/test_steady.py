@@ -1,5 +1,6 @@
 """Since when heartbeats go on plainly, and what of the log is read then. That it is exact, test_exactness.py tells."""
 
+import random
 from datetime import timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from metrics.increases import bytes_between, increases
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Heartbeat, Interface, to_ms
 from metrics.passed import passed
-from servers.models import Snapshot
+from servers.models import Server, Snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -275,3 +276,26 @@ def test_the_first_heartbeat_past_where_the_hubs_clock_had_been_goes_on_from_ano
         for one in interfaces:
             (alone,) = increases([one], window).values()
             assert told[one.pk] == (alone.sums["rx_bytes"][0], 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_seeks_find_what_a_look_at_each_heartbeat_does(seed, now):
+    chance = random.Random(seed)
+    for number in range(6):
+        server = Server.objects.create(id=f"server-{number}", hostname="any")
+        since = chance.choice([None, now + timedelta(seconds=chance.randrange(60))])
+        Snapshot.objects.create(server=server, steady_since=since, revision=chance.randrange(9), sealed_revision=number)
+        Heartbeat.objects.bulk_create(
+            Heartbeat(
+                server=server, boot_number=chance.randrange(3), uptime_ms=uptime, received_at=now, interval_ms=60_000,
+                collected_at=now + timedelta(seconds=chance.randrange(60)),
+            )
+            for uptime in range(chance.choice([0, 1, 2, 9]))
+        )  # fmt: skip
+    edges = [to_ms(now) + 1000 * chance.randrange(-5, 65) for _ in range(3)]
+
+    def told_by(looks):
+        snapshots = Snapshot.objects.order_by("server_id")
+        return list(snapshots.values_list("server_id", "revision", "steady_since").annotate(**looks(edges)))
+
+    assert told_by(steady.by_seeks) == told_by(steady.by_sums)
