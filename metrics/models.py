@@ -186,13 +186,18 @@ class Heartbeat(models.Model):
 
         Raises CodecError, naming the heartbeat, where it is damaged.
         """
-        at = to_ms(self.collected_at)
-        started = at - self.uptime_ms if self.boot_number != NO_BOOT else 0
-        for name, *values in self._rows():
-            if wanted is None or name in wanted:
-                yield name, Reading(at, self.boot_number, started, self.interval_ms, *values)
+        shared = self.shared()
+        for row in self.rows():
+            if wanted is None or row[0] in wanted:
+                yield row[0], Reading(*shared, *row[1:])
 
-    def _rows(self) -> list[list[Any]]:
+    def shared(self) -> tuple[int, int, int, int]:
+        """Return what its readings have in common: the first four columns of each."""
+        at = to_ms(self.collected_at)
+        return at, self.boot_number, at - self.uptime_ms if self.boot_number != NO_BOOT else 0, self.interval_ms
+
+    def rows(self) -> list[list[Any]]:
+        """Return a row of each interface: its name and the other columns of its reading. Raises as `unpack` does."""
         text = self.readings or "[]"
         try:
             if not text.endswith("]"):  # as those do that were stored before they had a checksum

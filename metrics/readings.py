@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
@@ -85,7 +85,7 @@ class Log:
     first_at: int | None
     last_at: int | None
     boots: set[int]
-    readings: dict[str, list[Reading]]
+    readings: Mapping[str, list[Reading]]
 
     def around(self, name: str, start: int, end: int) -> list[Reading]:
         """Return the readings near the window, and one at least before and after it where there are any."""
@@ -114,20 +114,43 @@ def logs_of(interfaces: Sequence[Interface]) -> Logs:
     if len(heartbeats) > SHORT_LOG:
         return {}
     for server in missing:
-        found[server] = _log([heartbeat for heartbeat in heartbeats if heartbeat.server_id == server])
-        memory.keep(
-            ("log", server), revisions[server], found[server], rows=sum(map(len, found[server].readings.values()))
-        )
+        of_server = [heartbeat for heartbeat in heartbeats if heartbeat.server_id == server]
+        found[server] = log = _log(of_server)
+        memory.keep(("log", server), revisions[server], log, rows=len(of_server) * len(log.readings))
     return found
 
 
+class Logged(Mapping[str, list[Reading]]):
+    """The readings of a log by interface, of which those that are asked for are made."""
+
+    def __init__(self, heartbeats: Iterable[Heartbeat]) -> None:
+        self._packed: dict[str, list[tuple[tuple[int, ...], list[Any]]]] = defaultdict(list)
+        self._made: dict[str, list[Reading]] = {}
+        for heartbeat in heartbeats:
+            shared = heartbeat.shared()
+            for row in heartbeat.rows():
+                self._packed[row[0]].append((shared, row))
+
+    def __getitem__(self, name: str) -> list[Reading]:
+        if name not in self._packed:
+            raise KeyError(name)
+        if name not in self._made:
+            self._made[name] = [Reading(*shared, *values) for shared, (_, *values) in self._packed[name]]
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._packed
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+
 def _log(heartbeats: Sequence[Heartbeat]) -> Log:
-    by_name: dict[str, list[Reading]] = defaultdict(list)
-    for heartbeat in heartbeats:
-        for name, reading in heartbeat.unpack():
-            by_name[name].append(reading)
     first_at, last_at = (to_ms(heartbeats[at].collected_at) if heartbeats else None for at in (0, -1))
-    return Log(first_at, last_at, {heartbeat.boot_number for heartbeat in heartbeats}, dict(by_name))
+    return Log(first_at, last_at, {heartbeat.boot_number for heartbeat in heartbeats}, Logged(heartbeats))
 
 
 def readings(
