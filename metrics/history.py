@@ -161,12 +161,13 @@ def whole_fleet() -> list[Interface]:
     found = Interface.objects.with_revision().counted().order_by("server_id", "name")
     names = {"hostname": F("server__hostname"), "display_name": F("server__display_name")}
     interfaces = list(found.only("server_id", "name", "label", "sealed_until").annotate(**names))
+    of_server = Interface._meta.get_field("server")
     servers: dict[str, Server] = {}
     for interface in interfaces:  # one object a server: a joined one for each interface takes as long as all the rest
         if interface.server_id not in servers:
             values = [interface.server_id, *(getattr(interface, name) for name in names)]
             servers[interface.server_id] = Server.from_db(found.db, ["id", *names], values)
-        interface.server = servers[interface.server_id]
+        of_server.set_cached_value(interface, servers[interface.server_id])
     return interfaces
 
 

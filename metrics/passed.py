@@ -270,11 +270,11 @@ def _of_readings(
         _add_between(sums[pk], [lines[pk]], instants)
     told |= {pk: _both(of_interface) for pk, of_interface in sums.items()}
     newest = newest_sealed([each for each in going_on if each.id not in windows])
-    newest |= {pk: of for pk, last in plain.last.items() if (of := unpack_reading(last)) is not None}
     for interface in going_on:
         server = interface.server_id
         log, standing = logs[server], standings.of[server]
-        last_sealed = followed(newest.get(interface.id), interface, standing.waiting, log)
+        last_reading = newest.get(interface.id) or unpack_reading(plain.last.get(interface.id, ""))
+        last_sealed = followed(last_reading, interface, standing.waiting, log)
         hours = Hours(start, start, None, None, last_sealed, -FOREVER, None)
         part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
         if _add_plain(part, standing, log, instants, lines.get(interface.id)):
