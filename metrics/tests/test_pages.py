@@ -113,6 +113,12 @@ def test_the_ranking_is_of_the_window(admin_client):
     assert [line.server.pk for line in context["per_server"]] == ["much", "little"]
 
 
+def test_each_server_of_the_ranking_leads_to_its_page(admin_client):
+    report("much", interfaces=("eth0",), minutes=5)
+    page = admin_client.get(TOP, {"period": "1h"}).text
+    assert f'<a href="{reverse("admin:servers_server_change", args=["much"])}">' in page
+
+
 def test_a_window_without_readings_ranks_nobody(admin_client):
     report()
     response = admin_client.get(TOP, {"start": "now-3h", "end": "now-2h"})
