@@ -201,7 +201,7 @@ class Table:
         """Return values next to each other, and the row of the first, of a column of which none is lower than before.
 
         They begin with the last that is no higher than `start`, and end with the first that is no lower than `end`,
-        where there are such.
+        where there are such. `start` is lower than `end`, and there is a row.
         """
         first, last = max(self._bounds(index, start)[0] - 1, 0), self._bounds(index, end - 1)[1] + 1
         values = self._values(index, first, min(last, self.rows))

@@ -164,7 +164,7 @@ class Heartbeat(models.Model):
     objects = HeartbeatQuerySet.as_manager()
 
     class Meta:
-        # How a server's log stands is told from this alone, without a look at the rows, which are large.
+        # How a server's log stands is told from indexes alone, without a look at the rows, which are large.
         indexes = [models.Index(fields=["server", "collected_at", "boot_number"], name="standing_of_a_log")]
         ordering = ["collected_at"]
 

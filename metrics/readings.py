@@ -115,8 +115,10 @@ def logs_of(interfaces: Sequence[Interface]) -> Logs:
         return {}
     for server in missing:
         of_server = [heartbeat for heartbeat in heartbeats if heartbeat.server_id == server]
-        found[server] = log = _log(of_server)
-        memory.keep(("log", server), revisions[server], log, rows=len(of_server) * len(log.readings))
+        first_at, last_at = (to_ms(of_server[at].collected_at) if of_server else None for at in (0, -1))
+        logged = Logged(of_server)
+        found[server] = Log(first_at, last_at, {heartbeat.boot_number for heartbeat in of_server}, logged)
+        memory.keep(("log", server), revisions[server], found[server], rows=logged.count)
     return found
 
 
@@ -124,33 +126,29 @@ class Logged(Mapping[str, list[Reading]]):
     """The readings of a log by interface, of which those that are asked for are made."""
 
     def __init__(self, heartbeats: Iterable[Heartbeat]) -> None:
-        self._packed: dict[str, list[tuple[tuple[int, ...], list[Any]]]] = defaultdict(list)
-        self._made: dict[str, list[Reading]] = {}
+        self._of: dict[str, list[Any]] = defaultdict(list)  # of each name its readings, or what they are made of
         for heartbeat in heartbeats:
             shared = heartbeat.shared()
             for row in heartbeat.rows():
-                self._packed[row[0]].append((shared, row))
+                self._of[row.pop(0)].append((shared, row))
+        self.count = sum(map(len, self._of.values()))
 
     def __getitem__(self, name: str) -> list[Reading]:
-        if name not in self._packed:
+        of_name = self._of.get(name)
+        if of_name is None:
             raise KeyError(name)
-        if name not in self._made:
-            self._made[name] = [Reading(*shared, *values) for shared, (_, *values) in self._packed[name]]
-        return self._made[name]
+        if not isinstance(of_name[0], Reading):  # made at once: other threads ask, too
+            self._of[name] = of_name = [Reading(*shared, *others) for shared, others in of_name]
+        return of_name
 
     def __contains__(self, name: object) -> bool:
-        return name in self._packed
+        return name in self._of
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._packed)
+        return iter(self._of)
 
     def __len__(self) -> int:
-        return len(self._packed)
-
-
-def _log(heartbeats: Sequence[Heartbeat]) -> Log:
-    first_at, last_at = (to_ms(heartbeats[at].collected_at) if heartbeats else None for at in (0, -1))
-    return Log(first_at, last_at, {heartbeat.boot_number for heartbeat in heartbeats}, Logged(heartbeats))
+        return len(self._of)
 
 
 def readings(

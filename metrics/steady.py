@@ -161,7 +161,10 @@ def by_sums(edges: Sequence[int]) -> dict[str, Any]:
 
 
 def by_seeks(edges: Sequence[int]) -> dict[str, Any]:
-    """Return what `by_sums` does, from one look into an index for each: an eighth of the time, but not for Citus."""
+    """Return what `by_sums` does, from looks into indexes.
+
+    Of an hour of a fleet in the log that takes an eighth of the time. Citus knows no such subqueries.
+    """
     log = Heartbeat.objects.filter(server=OuterRef("server"))
     plain = log.filter(collected_at__gt=OuterRef("steady_since"))
     others = log.filter(collected_at__lte=OuterRef("steady_since")).order_by()
