@@ -273,9 +273,9 @@ def _of_readings(
     for interface in going_on:
         server = interface.server_id
         log, standing = logs[server], standings.of[server]
-        # Of those without a window the first, of the others what was read around it.
-        last_reading = newest.get(interface.id) or unpack_reading(plain.last.get(interface.id, ""))
-        last_sealed = followed(last_reading, interface, standing.waiting, log)
+        is_read = interface.id in windows
+        last = unpack_reading(plain.last.get(interface.id, "")) if is_read else newest.get(interface.id)
+        last_sealed = followed(last, interface, standing.waiting, log)
         hours = Hours(start, start, None, None, last_sealed, -FOREVER, None)
         part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
         if _add_plain(part, standing, log, instants, lines.get(interface.id)):

@@ -213,12 +213,10 @@ def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _
     if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
         return None
     rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
-    if not rows.is_ascending():
+    if not rows.are_ascending():
         return None
-    if clocks.thin:
-        for each in near:
-            if not each.has_one_line(*window, newest, clocks.covered):
-                return None
+    if clocks.thin and not all(each.has_one_line(*window, newest, clocks.covered) for each in near):
+        return None
     total = {name: rows.running(name) for name in BYTES}
     total["covered_ms"] = clock.at
     if link:
@@ -236,20 +234,19 @@ class _Rows(NamedTuple):
         index = COLUMN[column]
         _, table, rows = self.of_chunks[0]
         increases = table.increases(index, rows)
-        if len(self.of_chunks) > 1:
-            for joint, (_, table, rows) in zip(self._joints(column), self.of_chunks[1:], strict=True):
-                increases += [joint, *table.increases(index, rows)]
+        for joint, (_, table, rows) in zip(self._joints(column), self.of_chunks[1:], strict=True):
+            increases += [joint, *table.increases(index, rows)]
         return array("q", accumulate(increases, initial=0))
 
-    def is_ascending(self) -> bool:
+    def are_ascending(self) -> bool:
         """Tell whether no value of a column that each reading has is lower than the one before it."""
-        for _, table, rows in self.of_chunks:
-            if not table.are_ascending(COUNTED, rows[0], rows[-1]):
-                return False
-        return len(self.of_chunks) < 2 or all(joint >= 0 for column in REQUIRED for joint in self._joints(column))
+        of_each = (table.are_ascending(COUNTED, rows[0], rows[-1]) for _, table, rows in self.of_chunks)
+        return all(of_each) and all(joint >= 0 for column in REQUIRED for joint in self._joints(column))
 
     def _joints(self, column: str) -> list[int]:
         """Return the increases from the last row of each chunk to the first of the next."""
+        if len(self.of_chunks) < 2:  # most windows lie in one
+            return []
         return [
             table.values(COLUMN[column], 0, 1)[0] - getattr(chunk.last(), column)
             for (chunk, *_), (_, table, _) in pairwise(self.of_chunks)

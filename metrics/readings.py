@@ -137,7 +137,7 @@ class Logged(Mapping[str, list[Reading]]):
         of_name = self._of.get(name)
         if of_name is None:
             raise KeyError(name)
-        if not isinstance(of_name[0], Reading):  # made at once: other threads ask, too
+        if not isinstance(of_name[0], Reading):  # put in place as a whole: other threads ask, too
             self._of[name] = of_name = [Reading(*shared, *others) for shared, others in of_name]
         return of_name
 
