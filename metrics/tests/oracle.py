@@ -110,7 +110,11 @@ def step_between(a: Reading, b: Reading) -> Step:
 
 def bucket(steps: list[Step], start: int, end: int) -> Bucket | None:
     """What passed in [start, end): None where nothing is known."""
-    overlapping = [step for step in steps if max(step.start, start) < min(step.end, end)]
+    overlapping = [
+        step
+        for step in steps
+        if max(step.start, start) < min(step.end, end) or start < step.start == step.end <= end  # two boots at once
+    ]
     if not overlapping:
         return None
     clean = [step for step in overlapping if step.clean]
@@ -185,6 +189,8 @@ def _inside(step: Step, start: int, end: int) -> int:
 
 
 def _share(step: Step, counter: int, start: int, end: int) -> int:
+    if step.start == step.end:
+        return step.increases[counter]
     return _grown(step, counter, min(step.end, end)) - _grown(step, counter, max(step.start, start))
 
 

@@ -1,12 +1,12 @@
 """What the hub has, against what it was sent: lost, stored twice, and every total, worked out by an oracle."""
 
 import json
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from http.client import HTTPConnection
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -85,14 +85,10 @@ class Auditor:
         points = series["points"]
         edges = [*(milliseconds(text) for text in points["start"]), end]
         assert edges[0] == start
-        starts, ends = [of.start for of in truth], [of.end for of in truth]
-        expected = [
-            oracle.bucket(truth[bisect_right(ends, since) : bisect_left(starts, until)], since, until)
-            for since, until in pairwise(edges)
-        ]
+        expected = [oracle.bucket(steps, since, until) for steps, since, until in steps_by_bucket(truth, edges)]
         for place, column in enumerate(POINTS):
             known = [bucket and bucket.increases[place] for bucket in expected]
-            assert points[column] == known, (machine.server_id, name, step, column)
+            assert points[column] == known, (machine.server_id, name, step, column, truth[:20])
             assert series["total"][column] == sum(value for value in known if value is not None)
             assert series["total"][column] == sum(of.increases[place] for of in truth)
 
@@ -100,6 +96,19 @@ class Auditor:
         window = {"start": text_of(start), "end": text_of(end), "step": step, "tz": ZONE}
         path = f"/api/v1/metrics/history/{quote(server_id)}/network"
         return json.loads(self.get(path, interface=name, **window))
+
+
+def steps_by_bucket(
+    truth: Sequence[oracle.Step], edges: Sequence[int]
+) -> Iterator[tuple[Sequence[oracle.Step], int, int]]:
+    """Yield the bucket between each two edges, and before its edges the steps that may lie in it.
+
+    Steps are in order of their ends. Where two boots take turns, one may begin before the one that precedes it.
+    """
+    ends = [of.end for of in truth]
+    earliest = [*accumulate((of.start for of in reversed(truth)), min)][::-1]  # that it or one after it begins
+    for since, until in pairwise(edges):
+        yield truth[bisect_right(ends, since) : bisect_right(earliest, until)], since, until
 
 
 def reading(machine: Machine, beat: Beat, name: str, starts: dict[int, int]) -> oracle.Reading:
