@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from django.db.models import Max, Min
 
 from metrics import memory
-from metrics.models import HOUR_MS, Heartbeat, Interface, to_ms
-from metrics.readings import AROUND_MS, Log, Logs, Waiting, chunks_around, logs_of, sealed_readings
+from metrics.models import Heartbeat, Interface, to_ms
+from metrics.readings import Log, Logs, Waiting, chunks_around, limit_after, logs_of, sealed_readings
 from metrics.shelf import Shelf
 from metrics.steady import Standing, Standings
 
@@ -74,7 +74,7 @@ def limits_of(
         elif newest_sealed is None:
             limits[interface.id] = 0
         elif newest_sealed <= of_server.first_at:
-            limits[interface.id] = (newest_sealed - AROUND_MS) // HOUR_MS * HOUR_MS
+            limits[interface.id] = limit_after(newest_sealed)
         elif of_server.first_at < start:
             limits[interface.id] = 0
         else:
@@ -106,7 +106,7 @@ def _limits_of_late(late: Mapping[int, Sequence[Interface]], shelf: Shelf) -> di
         )
         for interface in group:
             at = sealed[interface.id]["at"]
-            limit = (at[0] - AROUND_MS) // HOUR_MS * HOUR_MS if at and at[0] < first_waiting else 0
+            limit = limit_after(at[0]) if at and at[0] < first_waiting else 0
             limits[interface.id] = limit
             memory.keep(("limit", interface.id, first_waiting), interface.revision, limit)
     return limits

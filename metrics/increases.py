@@ -131,9 +131,7 @@ def bytes_between(
     are_few = len(servers) <= (FEW_SERVERS if standings is not None else ALONE)
     as_of = standings if standings is not None and standings.know(interfaces, instants) else None
     if len(servers) > ALONE and len(instants) > 1 and not is_by_hours(instants):
-        # Of a time that is final the log says nothing.
-        is_over = standings is not None and _are_final(standings, interfaces, instants[-1])
-        logs = dict.fromkeys(servers, Log(None, None, set(), {})) if is_over else None
+        logs = _logs_around(standings, interfaces, instants) if standings is not None else None
         lines = unrolled(interfaces, instants[0], instants[-1], BYTES, logs=logs)
         totals = {
             pk: measure([each._replace(peaks={}) for each in chains], instants, BYTES) for pk, chains in lines.items()
@@ -146,6 +144,14 @@ def bytes_between(
         for values in (*buckets.peaks.values(), *buckets.lows.values()):
             values[:] = [UNKNOWN] * len(values)
     return totals
+
+
+def _logs_around(standings: Standings, interfaces: Sequence[Interface], instants: Sequence[int]) -> Logs:
+    """Return the logs that instants need: of a time that is final they say nothing, and some were read before."""
+    if _are_final(standings, interfaces, instants[-1]):
+        return dict.fromkeys((interface.server_id for interface in interfaces), Log(None, None, set(), {}))
+    known = standings.whole_logs if standings.are_around(instants) else {}
+    return {**known, **logs_of([interface for interface in interfaces if interface.server_id not in known])}
 
 
 def _are_final(standings: Standings, interfaces: Sequence[Interface], end: int) -> bool:
@@ -166,7 +172,7 @@ def bytes_as_of(
     hours, shelf = _hours_as_of(standings, interfaces, instants, logs, shelf or {})
     totals = _of_whole_hours(interfaces, hours, instants, BYTES)
     add_cut_hours(totals, interfaces, hours, instants, BYTES, standings.sealed, shelf=shelf)
-    add_newest(totals, interfaces, hours, instants, BYTES, logs, are_thin=True, shelf=shelf)
+    add_newest(totals, interfaces, hours, instants, BYTES, standings.all_logs, are_thin=True, shelf=shelf)
     return totals
 
 
@@ -565,7 +571,12 @@ def add_newest(
     What is on the `shelf`, which was read after these, is not read again.
     """
     starts = {interface.id: max(hours[interface.id].bounds(instants)[1], instants[0]) for interface in interfaces}
-    newest = {pk: of for pk, start in starts.items() if (of := hours[pk].newest) is not None and of.at == start}
+    newest = {
+        each.id: of
+        for each in interfaces
+        if (of := hours[each.id].newest) is not None
+        and (of.at == starts[each.id] or (of.at < starts[each.id] and each.server_id in logs))
+    }
     last_waiting = max((hours[pk].last_waiting or 0 for pk in newest), default=0)
     groups: dict[int, list[Interface]] = defaultdict(list)
     for interface in interfaces:

@@ -17,7 +17,7 @@ from django.db.models import Max, Min, Q, QuerySet, Sum
 
 from metrics import memory
 from metrics.codec import CodecError
-from metrics.counters import BYTES, GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between
+from metrics.counters import BYTES, GAP, Buckets, Chain, Reading, empty_buckets, measure, sums_between, unroll
 from metrics.final import FOREVER, limits_as_of
 from metrics.increases import (
     Hours,
@@ -43,7 +43,7 @@ from metrics.models import (
     unpack_reading,
 )
 from metrics.plain import plain_lines
-from metrics.readings import Log, Logs, Waiting, newest_sealed, with_newer
+from metrics.readings import Log, Logs, Waiting, newest_sealed, readings, with_newer
 from metrics.shelf import Shelf, is_late, read_shelf
 from metrics.steady import Standing, Standings, standings_of
 from metrics.streaming import stream
@@ -164,7 +164,8 @@ def passed(
         logs = standings.logs  # before any chunk: what is sealed in between is in both
         shelf = _shelf_of_late(interfaces, instants, standings)
         known, unclear = _passed(interfaces, instants, standings, logs, shelf, most, ahead)
-        known |= _told(bytes_as_of(standings, unclear, instants, shelf))
+        if unclear:
+            known |= _told(bytes_as_of(standings, unclear, instants, shelf))
         if all(interface.revision == standings.of[interface.server_id].revision for interface in unclear):
             memory.keep(key, standings.version, known, rows=4 * len(interfaces))
     return known
@@ -222,9 +223,10 @@ def _passed(
     _add_cut(parts, cut, instants, sealed, shelf)
     waits = {pk: part for pk, part in parts.items() if not part.is_told}
     totals = {pk: _bucket(part.sums) for pk, part in waits.items()}
-    hours_of = {pk: part.hours for pk, part in waits.items()}
-    of_waits = [part.interface for part in waits.values()]
-    add_newest(totals, of_waits, hours_of, instants, BYTES, logs, are_thin=True, shelf=shelf)
+    if waits:
+        hours_of = {pk: part.hours for pk, part in waits.items()}
+        of_waits = [part.interface for part in waits.values()]
+        add_newest(totals, of_waits, hours_of, instants, BYTES, standings.all_logs, are_thin=True, shelf=shelf)
     told |= {pk: _both(part.sums) for pk, part in parts.items()}
     return told | _told(totals), unclear
 
@@ -270,6 +272,7 @@ def _of_readings(
         _add_between(sums[pk], [lines[pk]], instants)
     told |= {pk: _both(of_interface) for pk, of_interface in sums.items()}
     newest = newest_sealed([each for each in going_on if each.id not in windows])
+    followed_on: dict[Interface, Reading] = {}
     for interface in going_on:
         server = interface.server_id
         log, standing = logs[server], standings.of[server]
@@ -280,7 +283,31 @@ def _of_readings(
         part = _Part(interface, [0, 0, 0], hours, final=start, since=start)
         if _add_plain(part, standing, log, instants, lines.get(interface.id)):
             told[interface.id] = _both(part.sums)
-    return told, plain.others
+        elif last_sealed is not None and (interface.id in lines or last_sealed.at <= start):
+            followed_on[interface] = last_sealed
+    return told | _of_log(followed_on, lines, instants, logs), plain.others
+
+
+def _of_log(
+    newest: Mapping[Interface, Reading], lines: Mapping[int, Chain], instants: Sequence[int], logs: Logs
+) -> dict[int, tuple[int, int] | None]:
+    """Return what passed those of which the log goes on from the newest sealed reading, if not plainly.
+
+    The `lines` tell what passed until then, where a window begins before.
+    """
+    start, end = instants
+    since = min((max(start, of.at) for of in newest.values()), default=start)
+    last = {interface.id: of for interface, of in newest.items()}
+    read = readings(list(newest), since, end, BYTES, logs=logs, newest=last, last_waiting=FOREVER) if newest else {}
+    told: dict[int, tuple[int, int] | None] = {}
+    for pk, of_log in read.items():
+        sums, until = [0, 0, 0], last[pk].at
+        if start < until:
+            _add_between(sums, [lines[pk]], [start, min(end, until)])
+        if until < end:
+            _add_between(sums, unroll(of_log, BYTES), [max(start, until), end])
+        told[pk] = _both(sums)
+    return told
 
 
 def _add_cut(

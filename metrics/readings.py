@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from functools import reduce
 from operator import attrgetter, or_
+from struct import Struct
 from typing import Any, NamedTuple
 
 from django.db.models import F, Max, Min, OuterRef, Q, QuerySet
@@ -27,6 +28,7 @@ from metrics.counters import (
 )
 from metrics.models import (
     EPOCH,
+    HOUR_MS,
     Chunk,
     Heartbeat,
     Interface,
@@ -34,10 +36,10 @@ from metrics.models import (
     day_of,
     day_start,
     from_ms,
-    to_ms,
     unpack_reading,
     week_of,
 )
+from metrics.streaming import AT_ONCE
 
 Columns = dict[str, list[int]]
 
@@ -47,7 +49,8 @@ AROUND = timedelta(milliseconds=AROUND_MS)
 NEAR = timedelta(days=14)
 FEW_SERVERS = 10
 FEW_INTERFACES = 20
-SHORT_LOG = 1000  # heartbeats: an hour of a few servers, unless they have a backlog
+ROW = Struct(f"{len(COLUMNS)}q")
+SHORT_LOG = 50_000  # heartbeats: what one server delivers in a minute, after weeks without the hub
 
 
 def reading_of(interface: Mapping[str, Any], at: int, boot: int, started: int, interval_ms: int) -> Reading:
@@ -63,6 +66,11 @@ def reading_of(interface: Mapping[str, Any], at: int, boot: int, started: int, i
         get("speed_mbps", UNKNOWN),
         *[get(name, UNKNOWN) for name in COUNTERS],
     )
+
+
+def limit_after(newest: int) -> int:
+    """Return up to which hour (ms) the readings up to a sealed one (ms) say all, whatever follows on that."""
+    return (newest - AROUND_MS) // HOUR_MS * HOUR_MS
 
 
 def columns_for(wanted: Collection[str]) -> tuple[str, ...]:
@@ -110,36 +118,45 @@ def logs_of(interfaces: Sequence[Interface]) -> Logs:
             found[server] = kept
     missing = revisions.keys() - found.keys()
     waiting = Heartbeat.objects.filter(server__in=missing).order_by("collected_at")[: SHORT_LOG + 1]
-    heartbeats = list(waiting) if missing else []
-    if len(heartbeats) > SHORT_LOG:
-        return {}
-    for server in missing:
-        of_server = [heartbeat for heartbeat in heartbeats if heartbeat.server_id == server]
-        first_at, last_at = (to_ms(of_server[at].collected_at) if of_server else None for at in (0, -1))
-        logged = Logged(of_server)
-        found[server] = Log(first_at, last_at, {heartbeat.boot_number for heartbeat in of_server}, logged)
-        memory.keep(("log", server), revisions[server], found[server], rows=logged.count)
+    read = {server: Logged() for server in missing}
+    for number, heartbeat in enumerate(waiting.iterator(AT_ONCE) if missing else ()):
+        if number == SHORT_LOG:
+            return {}
+        read[heartbeat.server_id].add(heartbeat)
+    for server, logged in read.items():
+        found[server] = Log(logged.first_at, logged.last_at, logged.boots, logged)
+        memory.keep(("log", server), revisions[server], found[server], rows=logged.room)
     return found
 
 
 class Logged(Mapping[str, list[Reading]]):
-    """The readings of a log by interface, of which those that are asked for are made."""
+    """The readings of a log by interface, made when they are asked for: until then each takes 120 bytes."""
 
-    def __init__(self, heartbeats: Iterable[Heartbeat]) -> None:
-        self._of: dict[str, list[Any]] = defaultdict(list)  # of each name its readings, or what they are made of
-        for heartbeat in heartbeats:
-            shared = heartbeat.shared()
-            for row in heartbeat.rows():
-                self._of[row.pop(0)].append((shared, row))
-        self.count = sum(map(len, self._of.values()))
+    def __init__(self) -> None:
+        self.first_at: int | None = None
+        self.last_at: int | None = None
+        self.boots: set[int] = set()
+        self._of: dict[str, bytearray] = defaultdict(bytearray)  # rows
+
+    def add(self, heartbeat: Heartbeat) -> None:
+        """Add the next one in time."""
+        shared = heartbeat.shared()
+        self.last_at, boot, *_ = shared
+        if self.first_at is None:
+            self.first_at = self.last_at
+        self.boots.add(boot)
+        for name, *others in heartbeat.rows():
+            self._of[name] += ROW.pack(*shared, *others)
+
+    @property
+    def room(self) -> int:
+        """How many rows of memory it takes."""
+        return sum(map(len, self._of.values())) // memory.ROW_BYTES
 
     def __getitem__(self, name: str) -> list[Reading]:
-        of_name = self._of.get(name)
-        if of_name is None:
+        if name not in self._of:
             raise KeyError(name)
-        if not isinstance(of_name[0], Reading):  # put in place as a whole: other threads ask, too
-            self._of[name] = of_name = [Reading(*shared, *others) for shared, others in of_name]
-        return of_name
+        return list(map(Reading._make, ROW.iter_unpack(self._of[name])))
 
     def __contains__(self, name: object) -> bool:
         return name in self._of
@@ -441,13 +458,11 @@ def _add_neighbours(
     servers, instants = {server_id for server_id, _ in missing}, {at for _, at in missing}
     for heartbeat in log.filter(server__in=servers, collected_at__in=instants):
         _take(found, heartbeat, missing.get((heartbeat.server_id, heartbeat.collected_at), {}))
-    for (server_id, at), of_server in missing.items():
-        if of_server:  # not in the nearest heartbeat
-            of_log = log.filter(server=server_id)
-            if at < since:
-                _add_nearest(found, of_server, of_log.filter(collected_at__lt=at).order_by("-collected_at"))
-            else:
-                _add_nearest(found, of_server, of_log.filter(collected_at__gt=at).order_by("collected_at"))
+    # Not in the nearest heartbeat.
+    before = {server_id: names for (server_id, at), names in missing.items() if names and at < since}
+    after = {server_id: names for (server_id, at), names in missing.items() if names and at > until}
+    _add_nearest(found, before, log.filter(collected_at__lt=since).order_by("-collected_at"))
+    _add_nearest(found, after, log.filter(collected_at__gt=until).order_by("collected_at"))
 
 
 def _take(found: dict[int, list[Reading]], heartbeat: Heartbeat, missing: dict[str, int]) -> None:
@@ -499,10 +514,11 @@ def _missing(
     return missing
 
 
-def _add_nearest(found: dict[int, list[Reading]], missing: dict[str, int], log: QuerySet[Heartbeat]) -> None:
-    for heartbeat in log.iterator(chunk_size=50):
-        _take(found, heartbeat, missing)
-        if not missing:
+def _add_nearest(found: dict[int, list[Reading]], missing: dict[str, dict[str, int]], log: QuerySet[Heartbeat]) -> None:
+    """Add the first reading in the log, in its order, of each interface that is missing, by server."""
+    for heartbeat in log.filter(server__in=missing).iterator(chunk_size=50) if missing else ():
+        _take(found, heartbeat, missing[heartbeat.server_id])
+        if not any(missing.values()):
             return
 
 

@@ -20,12 +20,15 @@ from django.db.models.functions import Coalesce
 
 from metrics.counters import Reading
 from metrics.models import EPOCH, Heartbeat, Interface, from_ms, to_ms
-from metrics.readings import Log, Logs, Waiting
+from metrics.readings import AROUND_MS, Log, Logs, Waiting, limit_after
+from metrics.streaming import AT_ONCE
 from servers.models import Snapshot
 
 MOST_INSTANTS = 4  # of which the neighbours are looked for
-MOST_OTHERS = 1000  # heartbeats that may be anything: of the other servers, they are read as far as they are needed
+MOST_OTHERS = 40_000  # heartbeats that may be anything, as of 300 servers an hour after an outage
+MOST_OTHERS_OF_ONE = 1000
 APART_MS = 300_000  # instants further apart than this are read by two looks at the index
+OTHER, NEAR, AROUND, BEYOND = range(4)  # why a heartbeat is read
 NO_GAP_MS = 2**40  # the interval of a reading that may follow on several that are left out
 
 
@@ -33,7 +36,8 @@ class Standing(NamedTuple):
     """One server as of one instant: how often something changed, and was sealed, and what waits in the log.
 
     `others` heartbeats of these may be anything: those up to `since` (ms). `next_to` are the instants (ms) of the later
-    ones before and after each that was asked about and is past what is sealed; None where there are none.
+    ones before and after each that was asked about and is past what is sealed, `beyond` those of any next to all that
+    is around the instants; None where there are none.
     """
 
     revision: int
@@ -42,6 +46,8 @@ class Standing(NamedTuple):
     since: int | None
     others: int
     next_to: tuple[tuple[int | None, int | None], ...]
+    beyond: tuple[int | None, int | None]
+    is_over: bool  # all that was asked about is: it is sealed, and whatever waits does not change it
 
     @property
     def is_behind(self) -> bool:
@@ -67,28 +73,61 @@ class Standings:
     def waiting(self) -> dict[str, Waiting]:
         return {server: standing.waiting for server, standing in self.of.items() if standing.waiting is not None}
 
-    @cached_property
+    @property
     def logs(self) -> Logs:
         """Return logs with the readings next to the instants, and all that may be anything: enough for sums.
 
-        Whatever has left the log before is in the chunks as of `sealed`. Of servers that are left out nothing is known
-        of how their heartbeats go on, or they are too many that may be anything.
+        Whatever has left the log before is in the chunks as of `sealed`. Servers are left out for which all is over; of
+        which nothing is known of how their heartbeats go on; or too many heartbeats may be anything.
         """
+        return self._read_at_once[0]
+
+    @property
+    def whole_logs(self) -> Logs:
+        """Return logs of servers that `logs` leaves out, with all readings around the instants and next to these.
+
+        Left out is where an interface is in none of the readings next to them: it may be in others.
+        """
+        return self._read_at_once[1]
+
+    @property
+    def all_logs(self) -> Logs:
+        return {**self.whole_logs, **self.logs}
+
+    @cached_property
+    def _read_at_once(self) -> tuple[Logs, Logs]:
         waiting = self.waiting
-        logs = {server: Log(None, None, set(), {}) for server in self.of.keys() - waiting.keys()}
         thin = _with_few_others({server: of for server, of in self.of.items() if self._is_thin(of)})
         wanted = {server: _wanted(of) for server, of in thin.items()}
-        others, near = _read(thin, wanted)
+        long = {server: of for server, of in self.of.items() if not of.is_over and server not in thin}
+        found = _read(thin, wanted, long, self.instants, self.names)
+        logs = {server: Log(None, None, set(), {}) for server in self.of.keys() - waiting.keys()}
         for server, of in thin.items():
+            others, near = found.others[server], found.near[server]
             # Where some have left the log since, or come late, the rest does not tell.
-            if len(others.get(server, [])) == of.others and len(near[server]) == len(wanted[server]):
-                logs[server] = _log(waiting[server], others.get(server, []), near[server], self.names[server])
-        return logs
+            if len(others) == of.others and len(near) == len(wanted[server]):
+                logs[server] = _log(waiting[server], others, near, self.names[server])
+        whole = {server: Log(*waiting[server], found.around[server]) for server in long}
+        return logs, {server: log for server, log in whole.items() if self._is_whole(server, log)}
 
     def know(self, interfaces: Iterable[Interface], instants: Collection[int]) -> bool:
         """Tell whether these tell, too, what passed some of their interfaces between these instants (ms)."""
-        waiting = [self.waiting.get(server) for server in {interface.server_id for interface in interfaces}]
-        return all(of is None or self._have_all(instants, of) for of in waiting)
+        waiting = {interface.server_id for interface in interfaces} & self.waiting.keys()
+        if waiting and not self.are_around(instants):
+            return False
+        unknown = {server for server in waiting if not self._have_all(instants, self.waiting[server])}
+        return not unknown or unknown <= self.whole_logs.keys()
+
+    def are_around(self, instants: Collection[int]) -> bool:
+        """Tell whether all of these instants (ms) lie among those that were asked about."""
+        return min(self.instants) <= min(instants) and max(instants) <= max(self.instants)
+
+    def _is_whole(self, server: str, log: Log) -> bool:
+        start, end = min(self.instants), max(self.instants)
+        before, after = self.of[server].beyond
+        lines = [log.readings.get(name, []) for name in self.names[server]]
+        has_before = before is None or all(line and line[0].at <= start for line in lines)
+        return has_before and (after is None or all(line and end <= line[-1].at for line in lines))
 
     def _have_all(self, instants: Collection[int], of: Waiting) -> bool:
         """Tell whether the neighbours of all instants are looked for, but for those up to an edge before the log.
@@ -99,7 +138,9 @@ class Standings:
         return not missing or any(max(missing) <= edge <= of.first_at for edge in self.edges)
 
     def _is_thin(self, of: Standing) -> bool:
-        return of.waiting is not None and of.since is not None and self._have_all(self.instants, of.waiting)
+        if of.waiting is None or of.since is None or of.is_over:
+            return False
+        return self._have_all(self.instants, of.waiting)
 
 
 def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], beside: Sequence[int] = ()) -> Standings:
@@ -107,42 +148,50 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], besid
 
     They know of the last few of those `beside`, too.
     """
-    newest: dict[str, datetime] = {}
+    of_each: dict[str, list[datetime]] = defaultdict(list)
     names: dict[str, set[str]] = defaultdict(set)
     for interface in interfaces:
         names[interface.server_id].add(interface.name)
-        newest[interface.server_id] = max(interface.sealed_until or EPOCH, newest.get(interface.server_id, EPOCH))
-    sealed_until = {server: to_ms(at) for server, at in newest.items()}
+        of_each[interface.server_id].append(interface.sealed_until or EPOCH)
+    sealed_until = {server: to_ms(max(newest)) for server, newest in of_each.items()}
+    final_until = {server: limit_after(to_ms(min(newest))) for server, newest in of_each.items()}
     edges = sorted(set(instants))[-MOST_INSTANTS:]
     further = sorted(set(beside).difference(edges))
     edges = sorted({*edges, *further[len(further) - MOST_INSTANTS + len(edges) :]})
     open_edges = [edge for edge in edges if edge > min(sealed_until.values(), default=0)]  # the others are sealed
-    standings = dict.fromkeys(sealed_until, Standing(0, 0, None, None, 0, ()))
+    standings = dict.fromkeys(sealed_until, Standing(0, 0, None, None, 0, (), (None, None), is_over=True))
     version = 0
-    for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *around in _ask(
-        sealed_until, open_edges
+    for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *near in _ask(
+        sealed_until, open_edges, _around(instants)
     ):
         waiting = Waiting(to_ms(first), to_ms(last), {oldest_boot, newest_boot}) if first is not None else None
-        before_and_after = list(map(_to_ms, around))
-        pairs = zip(open_edges, before_and_after[::2], before_and_after[1::2], strict=True)
-        next_to = tuple((before, after) for edge, before, after in pairs if edge > sealed_until[server])
-        standings[server] = Standing(revision + sealed, sealed, waiting, _to_ms(since), others, next_to)
+        near_ms = list(map(_to_ms, near))
+        beyond, *pairs = zip(near_ms[::2], near_ms[1::2], strict=True)
+        next_to = tuple(pair for edge, pair in zip(open_edges, pairs, strict=True) if edge > sealed_until[server])
+        is_over = waiting is None or (sealed_until[server] <= waiting.first_at and max(instants) <= final_until[server])
+        standings[server] = Standing(
+            revision + sealed, sealed, waiting, _to_ms(since), others, next_to, beyond, is_over=is_over
+        )
         goes_on = None if waiting is None or standings[server].is_behind else revision
         version ^= hash((server, sealed, since, others, next_to, goes_on))
     return Standings(standings, names, set(instants), set(edges), version)
 
 
-def _ask(servers: Collection[str], edges: Sequence[int]) -> Any:
-    looks = by_seeks(edges) if connection.vendor == "sqlite" else by_sums(edges)
+def _around(instants: Collection[int]) -> tuple[int, int]:
+    return min(instants) - AROUND_MS, max(instants) + AROUND_MS
+
+
+def _ask(servers: Collection[str], edges: Sequence[int], around: tuple[int, int]) -> Any:
+    looks = by_seeks(edges, around) if connection.vendor == "sqlite" else by_sums(edges, around)
     of_servers = Snapshot.objects.filter(server__in=servers).order_by()
     return of_servers.values_list("server_id", "sealed_revision", "revision", "steady_since").annotate(**looks)
 
 
-def by_sums(edges: Sequence[int]) -> dict[str, Any]:
+def by_sums(edges: Sequence[int], around: tuple[int, int]) -> dict[str, Any]:
     """Return how the logs of servers stand, as annotations of their snapshots: from one look at each heartbeat.
 
-    These are the first and the last that waits, the lowest and the highest boot, how many may be anything, and of those
-    that go on plainly the ones before and after each edge (ms).
+    These are the first and the last that waits, the lowest and the highest boot, how many may be anything, the ones
+    next to all that is `around` (ms) a window, and of those that go on plainly the ones before and after each edge.
     """
     log = "server__heartbeats__"
     at = f"{log}collected_at"
@@ -153,6 +202,8 @@ def by_sums(edges: Sequence[int]) -> dict[str, Any]:
         "oldest_boot": Min(f"{log}boot_number"),
         "newest_boot": Max(f"{log}boot_number"),
         "others": Count(at, filter=Q(**{f"{at}__lte": F("steady_since")})),
+        "before": Max(at, filter=Q(**{f"{at}__lt": from_ms(around[0])})),
+        "after": Min(at, filter=Q(**{f"{at}__gt": from_ms(around[1])})),
     }
     for number, edge in enumerate(map(from_ms, edges)):
         looks[f"before_{number}"] = Max(at, filter=is_plain & Q(**{f"{at}__lte": edge}))
@@ -160,7 +211,7 @@ def by_sums(edges: Sequence[int]) -> dict[str, Any]:
     return looks
 
 
-def by_seeks(edges: Sequence[int]) -> dict[str, Any]:
+def by_seeks(edges: Sequence[int], around: tuple[int, int]) -> dict[str, Any]:
     """Return what `by_sums` does, from looks into indexes.
 
     Of an hour of a fleet in the log that takes an eighth of the time. Citus knows no such subqueries.
@@ -174,6 +225,8 @@ def by_seeks(edges: Sequence[int]) -> dict[str, Any]:
         "oldest_boot": _first(log, "boot_number"),
         "newest_boot": _first(log, "-boot_number"),
         "others": Coalesce(Subquery(others.values("server").annotate(count=Count("*")).values("count")), 0),
+        "before": _first(log.filter(collected_at__lt=from_ms(around[0])), "-collected_at"),
+        "after": _first(log.filter(collected_at__gt=from_ms(around[1])), "collected_at"),
     }
     for number, edge in enumerate(map(from_ms, edges)):
         looks[f"before_{number}"] = _first(plain.filter(collected_at__lte=edge), "-collected_at")
@@ -190,9 +243,13 @@ def _to_ms(instant: Any) -> int | None:
 
 
 def _with_few_others(thin: Mapping[str, Standing]) -> dict[str, Standing]:
-    fewest = sorted(thin, key=lambda server: thin[server].others)
-    together = accumulate(thin[server].others for server in fewest)
-    return {server: thin[server] for server, count in zip(fewest, together, strict=True) if count <= MOST_OTHERS}
+    fewest = sorted(thin.items(), key=lambda item: item[1].others)
+    together = accumulate(of.others for _, of in fewest)
+    return {
+        server: of
+        for (server, of), count in zip(fewest, together, strict=True)
+        if of.others <= MOST_OTHERS_OF_ONE and count <= MOST_OTHERS
+    }
 
 
 def _wanted(of: Standing) -> set[int]:
@@ -200,12 +257,27 @@ def _wanted(of: Standing) -> set[int]:
     return {at for pair in of.next_to for at in pair if at is not None}
 
 
-def _read(
-    thin: Mapping[str, Standing], wanted: Mapping[str, set[int]]
-) -> tuple[dict[str, list[Heartbeat]], dict[str, list[Heartbeat]]]:
-    """Return, by server, the heartbeats that may be anything, and those of the wanted instants (ms), read at once.
+class _Found(NamedTuple):
+    """Of some logs the heartbeats that may be anything and those next to instants, of others all readings around these.
 
-    Of a server of which something was sealed since, none of the first.
+    By server; readings by interface.
+    """
+
+    others: dict[str, list[Heartbeat]]
+    near: dict[str, list[Heartbeat]]
+    around: dict[str, dict[str, list[Reading]]]
+
+
+def _read(
+    thin: Mapping[str, Standing],
+    wanted: Mapping[str, set[int]],
+    long: Mapping[str, Standing],
+    instants: Collection[int],
+    names: Mapping[str, Collection[str]],
+) -> _Found:
+    """Return, read at once, what is wanted of the `thin` logs, and of the `long` ones the readings of these names.
+
+    Of a server of which something was sealed since, no heartbeats that may be anything.
     """
     of_each = Heartbeat.objects.defer("received_at").order_by()
     log: QuerySet[Any] = of_each.annotate(sealed=F("server__snapshot__sealed_revision"))
@@ -213,17 +285,24 @@ def _read(
         server__in=[server for server, of in thin.items() if of.others],
         collected_at__lte=F("server__snapshot__steady_since"),
     )
-    others: dict[str, list[Heartbeat]] = defaultdict(list)
-    near: dict[str, list[Heartbeat]] = defaultdict(list)
-    next_to = _near(log, wanted).annotate(is_near=Value(1))
-    for heartbeat in before.annotate(is_near=Value(0)).union(next_to, all=True):
-        of, at = thin[heartbeat.server_id], to_ms(heartbeat.collected_at)
-        if heartbeat.is_near:
-            if at in wanted[heartbeat.server_id]:
-                near[heartbeat.server_id].append(heartbeat)
-        elif heartbeat.sealed == of.sealed and at <= (of.since or 0):
-            others[heartbeat.server_id].append(heartbeat)
-    return others, near
+    beyond = {server: {at for at in of.beyond if at is not None} for server, of in long.items()}
+    around = log.filter(server__in=long, collected_at__range=tuple(map(from_ms, _around(instants))))
+    parts = [(_near(log, wanted), NEAR), (around, AROUND), (_near(log, beyond), BEYOND)]
+    rows = before.annotate(why=Value(OTHER)).union(*(of.annotate(why=Value(why)) for of, why in parts), all=True)
+    found = _Found(defaultdict(list), defaultdict(list), defaultdict(lambda: defaultdict(list)))
+    for heartbeat in rows.iterator(AT_ONCE) if long else rows:
+        server, at, why = heartbeat.server_id, to_ms(heartbeat.collected_at), heartbeat.why
+        if why == AROUND or (why == BEYOND and at in beyond[server]):
+            for name, reading in heartbeat.unpack(names[server]):
+                found.around[server][name].append(reading)
+        elif why == NEAR and at in wanted[server]:
+            found.near[server].append(heartbeat)
+        elif why == OTHER and heartbeat.sealed == thin[server].sealed and at <= (thin[server].since or 0):
+            found.others[server].append(heartbeat)
+    for of_server in found.around.values():
+        for line in of_server.values():
+            line.sort(key=attrgetter("at"))
+    return found
 
 
 def _near(log: QuerySet[Any], wanted: Mapping[str, set[int]]) -> QuerySet[Any]:

@@ -19,13 +19,14 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from metrics import memory
-from metrics.counters import COUNTERS
-from metrics.history import Series, series, top, totals, usage
+from metrics.counters import COUNTERS, Buckets
+from metrics.history import Series, series, standings, top, totals, usage
 from metrics.increases import bytes_between, increases
 from metrics.ingest import Report, ingest
 from metrics.models import Interface, from_ms, to_ms
 from metrics.periods import parse_step
 from metrics.seal import merge, seal, tick
+from metrics.steady import MOST_OTHERS
 from metrics.tests import oracle
 
 pytestmark = pytest.mark.django_db
@@ -434,15 +435,20 @@ every = settings(
 
 
 @contextmanager
-def as_of_few_servers(few: bool) -> Iterator[None]:
-    """Of few servers the log is read as a whole; with `few` false, as it is of many."""
-    with patch("metrics.readings.FEW_SERVERS", 10 if few else 0), patch("metrics.increases.ALONE", 1 if few else 0):
+def in_one_of_all_ways(number: int) -> Iterator[None]:
+    """Of few servers the log is read as a whole, of many what a sum needs, of a long one what is around the window."""
+    few, long = number % 2 == 0, number % 3 == 0
+    with (
+        patch("metrics.readings.FEW_SERVERS", 10 if few else 0),
+        patch("metrics.increases.ALONE", 1 if few else 0),
+        patch("metrics.steady.MOST_OTHERS", 0 if long else MOST_OTHERS),
+    ):
         yield
 
 
 def compare_at_all_stages(history: History, asked: list[Question]) -> None:
     memory.forget()  # the transactions of all histories have the same keys
-    with transaction.atomic(), as_of_few_servers(len(history.beats) % 2 == 0):
+    with transaction.atomic(), in_one_of_all_ways(len(history.beats)):
         hub = Hub()
         for delivery in deliveries(history):
             hub.receive(delivery)
@@ -502,7 +508,13 @@ def compare_increases(steps: dict[Interface, list[oracle.Step]], instants: list[
             if known is not None:
                 told = [measured.sums[name][index] for name in COUNTERS]
                 assert told == [-1 if value is None else value for value in known.increases]
-    for interface, measured in bytes_between(list(steps), instants).items():
+    compare_bytes(steps, bytes_between(list(steps), instants), instants)
+    as_of = standings(list(steps), from_ms(instants[0]), from_ms(instants[-1]), list(map(from_ms, instants)))
+    compare_bytes(steps, bytes_between(list(steps), instants, as_of), instants)
+
+
+def compare_bytes(steps: dict[Interface, list[oracle.Step]], found: dict[int, Buckets], instants: list[int]) -> None:
+    for interface, measured in found.items():
         (of_interface,) = (of for one, of in steps.items() if one.pk == interface)
         for index, (since, until) in enumerate(pairwise(instants)):
             known = oracle.bucket(of_interface, since, until)
@@ -563,7 +575,7 @@ def compare_totals(steps: dict[Interface, list[oracle.Step]], zone: str, now: in
 @given(histories(), questions(), st.lists(st.integers(0, 2**35), max_size=8))
 def test_sums_rankings_usage_and_totals_are_the_oracles(history: History, question: Question, cuts: list[int]):
     memory.forget()  # the transactions of all histories have the same keys
-    with transaction.atomic(), as_of_few_servers(len(history.beats) % 2 == 0):
+    with transaction.atomic(), in_one_of_all_ways(len(history.beats)):
         hub = Hub()
         question = replace(question, length=min(question.length, 4 * DAY))
         for delivery in deliveries(history):

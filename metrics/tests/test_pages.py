@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from metrics import figures, memory, pages, seal
+from metrics import figures, memory, pages, seal, steady
 from metrics.increases import increases
 from metrics.ingest import Report, ingest_batch
 from metrics.models import Event, Heartbeat, Interface, to_ms
@@ -351,10 +351,19 @@ def is_of_the_day(number, age):
     return timedelta(hours=20 + 4 * number) < age < timedelta(hours=40 + 4 * number)
 
 
-@pytest.mark.parametrize("troubles", [(gone, new, rebooted), (silent, enrolled, with_gap), (late,)])
+@pytest.mark.parametrize(
+    ("troubles", "most_others"),
+    [
+        ((gone, new, rebooted), steady.MOST_OTHERS),
+        ((silent, enrolled, with_gap), steady.MOST_OTHERS),
+        ((late,), steady.MOST_OTHERS),
+        ((late,), 0),
+    ],
+)
 def test_a_fleet_in_trouble_takes_ten_queries_a_page_and_is_told_as_each_interface_alone(
-    admin_client, monkeypatch, troubles
+    admin_client, monkeypatch, troubles, most_others
 ):
+    monkeypatch.setattr(steady, "MOST_OTHERS", most_others)
     now = datetime(2026, 3, 2, 14, 58, tzinfo=UTC)  # what comes late begins on other days than what it follows
     monkeypatch.setattr(timezone, "now", lambda: now)
     fleet = {number: troubles[number // 2 % len(troubles)] for number in range(0, 14, 2)}
