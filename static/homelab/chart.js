@@ -86,7 +86,7 @@ function options(data, width, zoom) {
     width,
     height: 272,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), data.zone),
-    padding: [8, 0, 0, 0],
+    padding: [8, 20, 0, 0], // to the right: half a label
     cursor: { drag: { x: true, y: false, setScale: false }, points: { size: 6 }, y: false },
     scales: {
       x: { range: () => [data.starts[0] / 1000, data.end / 1000] },
