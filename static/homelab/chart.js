@@ -73,8 +73,8 @@ function options(data, width, zoom) {
   });
   const rate = (plot, value) => rateText(value === null ? null : Math.abs(value), data.unit);
   const series = (label, name, alpha, line) => ({
-    label, value: rate, points: { show: false }, fill: alpha ? faint(name, alpha) : null,
-    stroke: line ? colour(name) : null, width: line ? 1.5 : 0,
+    label, value: rate, fill: alpha ? faint(name, alpha) : null, stroke: line ? colour(name) : null, width: line ? 1.5 : 0,
+    points: { show: false, filter: line ? alone : null, size: 5, stroke: colour(name), fill: colour(name) },
   });
   const range = (label, name) => [
     { ...series(label, name, 0, false), value: (plot, peak, place, index) => rangeText(data, name, index) },
@@ -129,6 +129,13 @@ function options(data, width, zoom) {
       ],
     },
   };
+}
+
+// A figure with none on either side makes no line, and is drawn as a point.
+function alone(plot, number) {
+  const values = plot.data[number];
+  const isKnown = (index) => (values[index] ?? null) !== null;
+  return [...values.keys()].filter((index) => isKnown(index) && !isKnown(index - 1) && !isKnown(index + 1));
 }
 
 // While nothing is pointed at, the legend tells the last known figures.

@@ -74,6 +74,23 @@ def test_the_legend_follows_the_pointer(page):
     expect(page.locator(".u-legend")).not_to_have_text(last)
 
 
+ONE_STEP = """async (known) => {
+  const data = JSON.parse(document.querySelector("[data-chart] script").textContent);
+  for (const name of ["rx", "tx", "rx_peak", "tx_peak"]) {
+    data[name] = data[name].map((rate, index) => (index === known ? 1e6 : null));
+  }
+  const holder = document.body.appendChild(document.createElement("div"));
+  const { ctx } = new uPlot(options(data, 600, () => {}), columns(data), holder);
+  await new Promise((drawn) => setTimeout(drawn, 100));
+  return [...ctx.getImageData(0, 0, ctx.canvas.width, ctx.canvas.height).data].filter((value) => value).length;
+}"""
+
+
+def test_a_single_step_that_is_known_can_be_seen(page):
+    page.goto(SERVER)
+    assert page.evaluate(ONE_STEP, 10) > page.evaluate(ONE_STEP, -1)
+
+
 def test_an_interface_is_chosen_for_the_chart(page):
     page.goto(SERVER)
     page.select_option("[name=interface]", "br0")
