@@ -107,7 +107,7 @@ class Standings:
             # Where some have left the log since, or come late, the rest does not tell.
             if len(others) == of.others and len(near) == len(wanted[server]):
                 logs[server] = _log(waiting[server], others, near, self.names[server])
-        whole = {server: Log(*waiting[server], found.around[server]) for server in long}
+        whole = {server: Log(*waiting[server], found.around[server]) for server in long.keys() & found.around.keys()}
         return logs, {server: log for server, log in whole.items() if self._is_whole(server, log)}
 
     def know(self, interfaces: Iterable[Interface], instants: Collection[int]) -> bool:
@@ -277,7 +277,7 @@ def _read(
 ) -> _Found:
     """Return, read at once, what is wanted of the `thin` logs, and of the `long` ones the readings of these names.
 
-    Of a server of which something was sealed since, no heartbeats that may be anything.
+    Of a server of which something was sealed since, no heartbeats that may be anything, and nothing of a long log.
     """
     of_each = Heartbeat.objects.defer("received_at").order_by()
     log: QuerySet[Any] = of_each.annotate(sealed=F("server__snapshot__sealed_revision"))
@@ -293,8 +293,10 @@ def _read(
     for heartbeat in rows.iterator(AT_ONCE) if long else rows:
         server, at, why = heartbeat.server_id, to_ms(heartbeat.collected_at), heartbeat.why
         if why == AROUND or (why == BEYOND and at in beyond[server]):
-            for name, reading in heartbeat.unpack(names[server]):
-                found.around[server][name].append(reading)
+            if heartbeat.sealed == long[server].sealed:
+                of_server = found.around[server]
+                for name, reading in heartbeat.unpack(names[server]):
+                    of_server[name].append(reading)
         elif why == NEAR and at in wanted[server]:
             found.near[server].append(heartbeat)
         elif why == OTHER and heartbeat.sealed == thin[server].sealed and at <= (thin[server].since or 0):

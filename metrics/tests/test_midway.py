@@ -190,6 +190,23 @@ def test_what_follows_a_reboot_and_is_sealed_midway_is_told(beat, others, is_lat
     assert is_told_throughout(lambda interfaces: ask(interfaces, 0, 600), expected, sealing)
 
 
+@pytest.mark.parametrize("place", range(1, 6))
+@pytest.mark.parametrize("others", [1000, 0])
+@pytest.mark.parametrize("ask", [told, from_hours, first_of_all, between])
+def test_what_is_sealed_midway_is_told_where_chunks_are_remembered(beat, others, place, ask, of_many, monkeypatch):
+    monkeypatch.setattr("metrics.steady.MOST_OTHERS", others)
+    beat(*range(0, 361, 10))
+    seal.seal("nas", now=at(300))
+    beat(*range(400, 471, 10), start=-60 * 390)  # the counters begin anew within the boot
+    expected = of_each(asked(), 0, 600) if ask is between else of_each(asked(), 0, 600)[0]
+    memory.forget()
+    assert ask(asked(), 0, 595) == expected
+    interfaces = asked()
+    with before_query(place, lambda: seal.seal("nas", now=at(420))):
+        assert ask(interfaces, 0, 596) == expected
+    assert ask(asked(), 0, 596) == expected
+
+
 def test_what_eleven_servers_reported_and_is_sealed_midway_is_told(beat):
     servers = [f"server-{number:02}" for number in range(11)]  # of more than ten the log is not read as a whole
     for server in servers:
