@@ -324,11 +324,17 @@ def _add_cut(
         for hour, end in final:
             if end <= part.final and hour < part.hours.kept_from and part.hours.line is not None:
                 _add_between(part.sums, [part.hours.line], edges[hour])  # in proportion to time, past their retention
-            elif end <= part.final:
+            elif end <= part.final and not _ends_before(part.interface, hour, sealed):
                 final[hour, end].append(part.interface)
     for (hour, _), of_hour in unrolled_windows(final, BYTES, sealed, shelf).items():
         for pk, chains in of_hour.items():
             _add_between(parts[pk].sums, chains, edges[hour])
+
+
+def _ends_before(interface: Interface, hour: int, sealed: Mapping[str, int]) -> bool:
+    """Tell whether nothing of an hour (ms) is sealed, as far as is known: its newest sealed reading is earlier."""
+    newest = interface.sealed_until
+    return newest is not None and to_ms(newest) <= hour and interface.sealed_revision == sealed[interface.server_id]
 
 
 def _foremost(parts: Mapping[int, _Part], chunks: _Chunks, cut: Collection[int], count: int) -> dict[int, _Part]:

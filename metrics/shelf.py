@@ -11,7 +11,6 @@ from django.db.models import BinaryField, Case, F, Q, When
 from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, around, day_of, day_start, from_ms, to_ms
 from metrics.readings import (
     AROUND_MS,
-    FEW_INTERFACES,
     Waiting,
     chunks_of_groups,
     starts_after,
@@ -22,6 +21,7 @@ from metrics.readings import (
 
 Shelf = Mapping[int, Sequence[Chunk]]  # by interface: all chunks around what is asked about, in order of time
 
+MOST_NEXT_TO = 200  # interfaces: a look for the neighbours of more takes longer than it saves
 MOST_CUT = 4  # hours that an instant cuts, of which the readings are read with the others
 
 
@@ -29,21 +29,22 @@ def read_shelf(interfaces: Sequence[Interface], instants: Sequence[int], waiting
     """Return the chunks of some interfaces from the first of the `instants` (ms) on.
 
     The readings are with those around the hours that an instant cuts, and with those from which on what waits, by
-    server, may change the hours; those of others are not there, as `is_read` tells. Of a few for which something waits
-    that came late, the chunks next to all these are there, too.
+    server, may change the hours; those of others are not there, as `is_read` tells. Where something waits that came
+    late for no more than MOST_NEXT_TO of them, the chunks next to all these are there, too.
     """
     start = instants[0] - AROUND_MS
-    late = [each.id for each in interfaces if is_late(each, waiting)]
-    late_of_few = late if len(late) <= FEW_INTERFACES else []
+    late = {each.id for each in interfaces if is_late(each, waiting)}
+    next_to = late if len(late) <= MOST_NEXT_TO else set()
     needed = [around(hour - AROUND_MS, hour + HOUR_MS + AROUND_MS) for hour in _cut_hours(instants)]
-    for (day, until), ids in _unsettled(interfaces, instants, waiting).items():
-        needed.append(Q(interface__in=ids) & around(day_start(day), until + AROUND_MS))
-        if late_of_few:
-            needed.append(Q(interface__in=late_of_few, start__in=starts_after(late_of_few, until)))
+    for days, ids in _unsettled(interfaces, instants, waiting).items():
+        first, last = map(day_start, days)
+        needed.append(Q(interface__in=ids) & around(first, last))
+        if of_days := next_to.intersection(ids):
+            needed.append(Q(interface__in=of_days, start__in=starts_after(of_days, last)))
     of_all = Chunk.objects.filter(interface__in=[each.id for each in interfaces])
     wanted = of_all.since(start)
-    if late_of_few:
-        wanted |= of_all.filter(interface__in=late_of_few, start__in=starts_before(late_of_few, start))
+    if next_to:
+        wanted |= of_all.filter(interface__in=next_to, start__in=starts_before(next_to, start))
     rows = with_newest(with_newer(wanted.with_hours()))
     if needed:
         rows = rows.annotate(read=Case(When(reduce(or_, needed), then=F("readings")), output_field=BinaryField()))
@@ -64,9 +65,9 @@ def is_late(interface: Interface, waiting: Mapping[str, Waiting]) -> bool:
 
 def _unsettled(
     interfaces: Sequence[Interface], instants: Sequence[int], waiting: Mapping[str, Waiting]
-) -> dict[tuple[date, int], list[int]]:
-    """Return from which day to when (ms) what waits may change the hours of some interfaces."""
-    unsettled: dict[tuple[date, int], list[int]] = defaultdict(list)
+) -> dict[tuple[date, date], list[int]]:
+    """Return from which day to which what waits may change the hours of some interfaces."""
+    unsettled: dict[tuple[date, date], list[int]] = defaultdict(list)
     for each in interfaces:
         if each.server_id in waiting and each.sealed_until is not None:
             first_waiting = waiting[each.server_id].first_at
@@ -74,7 +75,7 @@ def _unsettled(
             from_at = max(min(to_ms(each.sealed_until) - HOUR_MS, first_waiting - DAY_MS // 2), instants[0])
             until = max(instants[-1], first_waiting) if is_late(each, waiting) else instants[-1]
             if from_at - 2 * AROUND_MS < until:
-                unsettled[day_of(from_at - 2 * AROUND_MS), until].append(each.id)
+                unsettled[day_of(from_at - 2 * AROUND_MS), day_of(until + AROUND_MS)].append(each.id)
     return unsettled
 
 

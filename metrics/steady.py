@@ -26,7 +26,7 @@ from servers.models import Snapshot
 
 MOST_INSTANTS = 4  # of which the neighbours are looked for
 MOST_OTHERS = 40_000  # heartbeats that may be anything, as of 300 servers an hour after an outage
-MOST_OTHERS_OF_ONE = 1000
+MOST_LATE = 1000  # of one server, or where some came late: of these the window tells which are needed
 APART_MS = 300_000  # instants further apart than this are read by two looks at the index
 OTHER, NEAR, AROUND, BEYOND = range(4)  # why a heartbeat is read
 NO_GAP_MS = 2**40  # the interval of a reading that may follow on several that are left out
@@ -47,6 +47,7 @@ class Standing(NamedTuple):
     others: int
     next_to: tuple[tuple[int | None, int | None], ...]
     beyond: tuple[int | None, int | None]
+    is_late: bool  # something waits that is older than what is sealed
     is_over: bool  # all that was asked about is: it is sealed, and whatever waits does not change it
 
     @property
@@ -159,7 +160,9 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], besid
     further = sorted(set(beside).difference(edges))
     edges = sorted({*edges, *further[len(further) - MOST_INSTANTS + len(edges) :]})
     open_edges = [edge for edge in edges if edge > min(sealed_until.values(), default=0)]  # the others are sealed
-    standings = dict.fromkeys(sealed_until, Standing(0, 0, None, None, 0, (), (None, None), is_over=True))
+    standings = dict.fromkeys(
+        sealed_until, Standing(0, 0, None, None, 0, (), (None, None), is_late=False, is_over=True)
+    )
     version = 0
     for server, sealed, revision, since, first, last, oldest_boot, newest_boot, others, *near in _ask(
         sealed_until, open_edges, _around(instants)
@@ -168,9 +171,10 @@ def standings_of(interfaces: Iterable[Interface], instants: Sequence[int], besid
         near_ms = list(map(_to_ms, near))
         beyond, *pairs = zip(near_ms[::2], near_ms[1::2], strict=True)
         next_to = tuple(pair for edge, pair in zip(open_edges, pairs, strict=True) if edge > sealed_until[server])
-        is_over = waiting is None or (sealed_until[server] <= waiting.first_at and max(instants) <= final_until[server])
+        is_late = waiting is not None and waiting.first_at < sealed_until[server]
+        is_over = waiting is None or (not is_late and max(instants) <= final_until[server])
         standings[server] = Standing(
-            revision + sealed, sealed, waiting, _to_ms(since), others, next_to, beyond, is_over=is_over
+            revision + sealed, sealed, waiting, _to_ms(since), others, next_to, beyond, is_late=is_late, is_over=is_over
         )
         goes_on = None if waiting is None or standings[server].is_behind else revision
         version ^= hash((server, sealed, since, others, next_to, goes_on))
@@ -243,13 +247,16 @@ def _to_ms(instant: Any) -> int | None:
 
 
 def _with_few_others(thin: Mapping[str, Standing]) -> dict[str, Standing]:
-    fewest = sorted(thin.items(), key=lambda item: item[1].others)
-    together = accumulate(of.others for _, of in fewest)
-    return {
-        server: of
-        for (server, of), count in zip(fewest, together, strict=True)
-        if of.others <= MOST_OTHERS_OF_ONE and count <= MOST_OTHERS
-    }
+    """Return those of which all heartbeats that may be anything are read, whenever they were."""
+    late = {server: of for server, of in thin.items() if of.is_late}
+    in_time = {server: of for server, of in thin.items() if not of.is_late and of.others <= MOST_LATE}
+    return {**_with_fewest(in_time, MOST_OTHERS), **_with_fewest(late, MOST_LATE)}
+
+
+def _with_fewest(standings: Mapping[str, Standing], most: int) -> dict[str, Standing]:
+    fewest = sorted(standings, key=lambda server: standings[server].others)
+    together = accumulate(standings[server].others for server in fewest)
+    return {server: standings[server] for server, count in zip(fewest, together, strict=True) if count <= most}
 
 
 def _wanted(of: Standing) -> set[int]:

@@ -26,7 +26,7 @@ from metrics.ingest import Report, ingest
 from metrics.models import Interface, from_ms, to_ms
 from metrics.periods import parse_step
 from metrics.seal import merge, seal, tick
-from metrics.steady import MOST_OTHERS
+from metrics.steady import MOST_LATE
 from metrics.tests import oracle
 
 pytestmark = pytest.mark.django_db
@@ -441,7 +441,7 @@ def in_one_of_all_ways(number: int) -> Iterator[None]:
     with (
         patch("metrics.readings.FEW_SERVERS", 10 if few else 0),
         patch("metrics.increases.ALONE", 1 if few else 0),
-        patch("metrics.steady.MOST_OTHERS", 0 if long else MOST_OTHERS),
+        patch("metrics.steady.MOST_LATE", 0 if long else MOST_LATE),
     ):
         yield
 

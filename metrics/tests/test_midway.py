@@ -179,7 +179,7 @@ def test_an_hour_that_is_sealed_anew_midway_is_told_once(beat, ask, of_many):
 @pytest.mark.parametrize("is_late", [False, True])
 @pytest.mark.parametrize("ask", [of_each, between])
 def test_what_follows_a_reboot_and_is_sealed_midway_is_told(beat, others, is_late, ask, of_many, monkeypatch):
-    monkeypatch.setattr("metrics.steady.MOST_OTHERS", others)
+    monkeypatch.setattr("metrics.steady.MOST_LATE", others)
     beat(*range(0, 101, 10), *range(250, 361, 10))
     seal.seal("nas", now=at(350))
     if is_late:
@@ -194,7 +194,7 @@ def test_what_follows_a_reboot_and_is_sealed_midway_is_told(beat, others, is_lat
 @pytest.mark.parametrize("others", [1000, 0])
 @pytest.mark.parametrize("ask", [told, from_hours, first_of_all, between])
 def test_what_is_sealed_midway_is_told_where_chunks_are_remembered(beat, others, place, ask, of_many, monkeypatch):
-    monkeypatch.setattr("metrics.steady.MOST_OTHERS", others)
+    monkeypatch.setattr("metrics.steady.MOST_LATE", others)
     beat(*range(0, 361, 10))
     seal.seal("nas", now=at(300))
     beat(*range(400, 471, 10), start=-60 * 390)  # the counters begin anew within the boot

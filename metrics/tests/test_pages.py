@@ -352,18 +352,20 @@ def is_of_the_day(number, age):
 
 
 @pytest.mark.parametrize(
-    ("troubles", "most_others"),
+    ("troubles", "most_late"),
     [
-        ((gone, new, rebooted), steady.MOST_OTHERS),
-        ((silent, enrolled, with_gap), steady.MOST_OTHERS),
-        ((late,), steady.MOST_OTHERS),
+        ((gone, new, rebooted), steady.MOST_LATE),
+        ((silent, enrolled, with_gap), steady.MOST_LATE),
+        ((late,), steady.MOST_LATE),
         ((late,), 0),
+        ((late, gone), steady.MOST_LATE),
+        ((late, rebooted, with_gap), steady.MOST_LATE),
     ],
 )
 def test_a_fleet_in_trouble_takes_ten_queries_a_page_and_is_told_as_each_interface_alone(
-    admin_client, monkeypatch, troubles, most_others
+    admin_client, monkeypatch, troubles, most_late
 ):
-    monkeypatch.setattr(steady, "MOST_OTHERS", most_others)
+    monkeypatch.setattr(steady, "MOST_LATE", most_late)
     now = datetime(2026, 3, 2, 14, 58, tzinfo=UTC)  # what comes late begins on other days than what it follows
     monkeypatch.setattr(timezone, "now", lambda: now)
     fleet = {number: troubles[number // 2 % len(troubles)] for number in range(0, 14, 2)}
