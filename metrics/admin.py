@@ -30,6 +30,7 @@ from metrics.windows import PERIODS, Window, window
 from servers.models import Server, ServerQuerySet, Snapshot
 
 EVENTS_SHOWN = 30
+EVENTS_READ = 500  # the newest, of a server or within a chart
 TABS = {"": "Traffic", "days": "Days", "months": "Months", "hours": "Hours of the week"}
 
 
@@ -141,7 +142,9 @@ class ServerAdmin(MeasuredAdmin):
         counted = [interface for interface in interfaces if interface.is_counted] or interfaces
         chosen = next((row for row in interfaces if row.name == request.GET.get("interface")), None)
         seen = window(request, now)
-        drawn = partial(_drawn, [chosen] if chosen else counted, seen)
+        newest = list(Event.objects.filter(server=found).order_by("-number")[:EVENTS_READ])
+        events = newest if _reach(newest, seen) else _events_within(found, seen)
+        drawn = partial(_drawn, [chosen] if chosen else counted, seen, events)
         month = current_period(now, Step(0, 1), timezone.get_current_timezone())
         # The hours that a long chart reads of all that counts serve the lists, too.
         chart = drawn() if chosen is None and seen.start <= month else None
@@ -152,7 +155,7 @@ class ServerAdmin(MeasuredAdmin):
             "snapshot": getattr(found, "snapshot", None),
             "last_day": _last_day(found),
             "boots": found.boots.all()[:10],
-            "events": Event.objects.filter(server=found)[:EVENTS_SHOWN],
+            "events": newest[:EVENTS_SHOWN],
             "groups": in_groups(rows),
             "names": [interface.name for interface in interfaces],
             "chosen": chosen.name if chosen else "",
@@ -212,7 +215,8 @@ class InterfaceAdmin(MeasuredAdmin):
             return {**context, "usage": tables.months(found, now)}
         if show == "hours":
             return {**context, "heat": tables.heat(found, now)}
-        return {**context, **_drawn([found], window(request, now))}
+        seen = window(request, now)
+        return {**context, **_drawn([found], seen, _events_within(found.server, seen))}
 
 
 def _last_day(server: Server) -> list[str]:
@@ -221,13 +225,27 @@ def _last_day(server: Server) -> list[str]:
     return [(end - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (1, 0)] if end else []
 
 
-def _drawn(interfaces: Sequence[Interface], seen: Window) -> dict[str, Any]:
-    """Return the window, its series for a chart, and its exact total."""
+def _events_within(server: Server, seen: Window) -> list[Event]:
+    """Return the newest events within a window."""
+    first, end = map(Event.first_number, (seen.start, seen.end))
+    of_server = Event.objects.filter(server=server, number__gte=first, number__lt=end)
+    return list(of_server.order_by("-number")[:EVENTS_READ])
+
+
+def _reach(newest: Sequence[Event], seen: Window) -> bool:
+    """Tell whether the newest events of a server are, or have among them, the newest within a window."""
+    return len(newest) < EVENTS_READ or newest[-1].at < seen.start or newest[0].at < seen.end
+
+
+def _drawn(interfaces: Sequence[Interface], seen: Window, events: Sequence[Event]) -> dict[str, Any]:
+    """Return the window, its series for a chart, with the events of these interfaces and the server, and its total."""
     step, zone = sensible_step(seen.start, seen.end), timezone.get_current_timezone()
     series = history.series(interfaces, seen.start, seen.end, step, zone, counters=("rx_bytes", "tx_bytes"))
+    names = {"", *(interface.name for interface in interfaces)}
+    drawn_events = [each for each in events if each.interface in names and seen.start <= each.at < seen.end]
     covered = sum(series.covered_seconds) / (seen.end - seen.start).total_seconds()
     return {
         "window": seen,
-        "series": charted(series),
+        "series": charted(series, drawn_events),
         "total": Total(series.total("rx_bytes"), series.total("tx_bytes"), min(covered, 1.0)),
     }

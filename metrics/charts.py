@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 WIDTH = 1000.0
@@ -30,8 +31,15 @@ LABEL_MONTHS = (1, 2, 3, 6, 12)
 Values = Sequence[float | None]
 
 
+class Happening(NamedTuple):
+    """An event: when (ms), and what it is called."""
+
+    at: int
+    text: str
+
+
 class Series(NamedTuple):
-    """What passed in each of consecutive steps from `starts`, the last of which ends at `end`."""
+    """What passed in each of consecutive steps from `starts`, the last of which ends at `end`, and what happened."""
 
     starts: Sequence[int]
     end: int
@@ -42,6 +50,7 @@ class Series(NamedTuple):
     rx_low: Values
     tx_low: Values
     marks: Sequence[Sequence[str]]
+    events: Sequence[Happening] = ()
 
     @property
     def is_empty(self) -> bool:
@@ -85,6 +94,7 @@ class Chart(NamedTuple):
     ticks: list[Tick]
     labels: list[Label]
     marks: list[Mark]
+    events: list[Mark]
 
 
 class Spark(NamedTuple):
@@ -131,6 +141,10 @@ def chart(series: Series, *, unit: str, zone: tzinfo) -> Chart:
         marks=[
             Mark(round(_x(edges[index], start, end) * 100, 3), ", ".join(kinds))
             for index, kinds in _first_of_each_run(series.marks)
+        ],
+        events=[
+            Mark(round(_x(at, start, end) * 100, 3), ", ".join(event.text for event in group))
+            for at, group in groupby(sorted(series.events), key=attrgetter("at"))
         ],
     )
 

@@ -421,6 +421,10 @@ class Event(models.Model):
         return f"{self.server_id} {self.interface} {self.kind} at {self.at:%Y-%m-%d %H:%M:%S}"
 
     @property
+    def title(self) -> str:
+        return f"{self.interface} {self.get_kind_display()}".strip()
+
+    @property
     def id(self) -> str:
         """Its name among the events of all servers."""
         return f"{self.number}-{self.server_id}"

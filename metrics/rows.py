@@ -9,7 +9,7 @@ from django.db.models import Prefetch
 
 from metrics import charts, history
 from metrics.figures import Figure, total
-from metrics.models import Interface, Kind, to_ms
+from metrics.models import Event, Interface, Kind, to_ms
 from servers.models import Server, State
 
 NOTABLE_SKEW_SECONDS = 5
@@ -146,8 +146,8 @@ def notable_skew(server: Server) -> float | None:
     return skew if skew is not None and abs(skew) > NOTABLE_SKEW_SECONDS else None
 
 
-def charted(series: history.Series) -> charts.Series:
-    """Return a series of history as the charts take it."""
+def charted(series: history.Series, events: Iterable[Event] = ()) -> charts.Series:
+    """Return a series of history as the charts take it, with what happened meanwhile."""
     return charts.Series(
         starts=[to_ms(start) for start in series.start],
         end=to_ms(series.end),
@@ -158,6 +158,7 @@ def charted(series: history.Series) -> charts.Series:
         rx_low=series.rx_low,
         tx_low=series.tx_low,
         marks=series.marks,
+        events=[charts.Happening(to_ms(event.at), event.title) for event in events],
     )
 
 

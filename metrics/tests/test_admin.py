@@ -164,6 +164,37 @@ def test_a_server_silent_for_a_month_leads_to_its_last_day(admin_client):
     assert not context["series"].is_empty
 
 
+def happen(server, kind, interface="", *, ago):
+    at = timezone.now() - timedelta(minutes=ago)
+    Event.objects.create(
+        server=server, number=Event.first_number(at) + Event.objects.count(), at=at, interface=interface, kind=kind
+    )
+
+
+def drawn(answer):
+    return [event.text for event in answer.context["series"].events]
+
+
+@pytest.mark.parametrize("read", [500, 42])
+def test_a_chart_marks_what_happened_to_what_it_shows(admin_client, monkeypatch, read):
+    server = report(interfaces=("eth0", "veth1"), kind="physical")
+    Interface.objects.filter(name="veth1").update(kind="veth")
+    happen(server, "link_down", "eth0", ago=3)
+    happen(server, "vanished", "veth1", ago=2)
+    happen(server, "reboot", ago=90)
+    monkeypatch.setattr("metrics.admin.EVENTS_READ", read)
+    for _ in range(40):  # more than are listed
+        happen(server, "flapped", "veth1", ago=1)
+    hour = admin_client.get(page(server, period="1h"))
+    assert drawn(hour) == ["eth0 link down"]
+    assert b"<title>eth0 link down</title>" in hour.content
+    assert len(hour.context["events"]) == 30
+    assert drawn(admin_client.get(page(server, period="6h"))) == ["eth0 link down", "reboot"][: read - 41]
+    assert drawn(admin_client.get(page(server, start="now-2h", end="now-1h"))) == ["reboot"]
+    assert drawn(admin_client.get(f"{interface_page('veth1')}?start=now-3m&end=now-90s")) == ["veth1 vanished"]
+    assert drawn(admin_client.get(f"{interface_page()}?period=1h")) == ["eth0 link down"]
+
+
 def test_events_are_told_with_their_interface(admin_client):
     server = report()
     Event.objects.create(server=server, number=1, at=timezone.now(), interface="eth0", kind="link_down")

@@ -47,6 +47,16 @@ def test_zeros_have_an_axis_and_a_step_of_one():
     assert [tick.text for tick in drawn.ticks] == ["1 bit/s", "0 bit/s", "1 bit/s"]
 
 
+def test_events_stand_where_they_happened_those_of_one_instant_together():
+    events = [charts.Happening(NOON + 3 * MINUTE, "eth1 link down"), charts.Happening(NOON + MINUTE, "reboot")]
+    events.append(charts.Happening(NOON + 3 * MINUTE, "eth0 link down"))
+    drawn = charts.chart(series([1.0] * 4)._replace(events=events), unit="bytes", zone=UTC)
+    assert [(mark.x, mark.kinds) for mark in drawn.events] == [
+        (25.0, "reboot"),
+        (75.0, "eth0 link down, eth1 link down"),
+    ]
+
+
 def test_a_run_of_the_same_mark_is_marked_once():
     drawn = charts.chart(series([1.0] * 4, marks=[[], ["gap"], ["gap"], ["reset"]]), unit="bytes", zone=UTC)
     assert [(mark.x, mark.kinds) for mark in drawn.marks] == [(25.0, "gap"), (75.0, "reset")]

@@ -44,6 +44,33 @@ function drawMarks(plot, data) {
   ctx.restore();
 }
 
+// Every event is a flag at its instant.
+function drawEvents(plot, data) {
+  const { ctx, bbox } = plot;
+  const unit = devicePixelRatio;
+  ctx.save();
+  ctx.fillStyle = colour("quiet");
+  for (const [at] of data.events) {
+    const x = plot.valToPos(at / 1000, "x", true);
+    ctx.globalAlpha = 0.5;
+    ctx.fillRect(x - unit / 2, bbox.top, unit, bbox.height);
+    ctx.globalAlpha = 1;
+    ctx.beginPath();
+    ctx.moveTo(x - 4 * unit, bbox.top);
+    ctx.lineTo(x + 4 * unit, bbox.top);
+    ctx.lineTo(x, bbox.top + 7 * unit);
+    ctx.fill();
+  }
+  ctx.restore();
+}
+
+// What is marked in a step, and what happened in it.
+function notes(data, index) {
+  const until = data.starts[index + 1] ?? data.end;
+  const happened = data.events.filter(([at]) => data.starts[index] <= at && at < until).map(([, text]) => text);
+  return [...(data.marks[index] ?? []), ...happened].map((note) => `, ${note}`).join("");
+}
+
 // The figures stand in the middle of their steps; the steps' ends are the chart's.
 function columns(data) {
   const ends = [...data.starts.slice(1), data.end];
@@ -74,7 +101,7 @@ function options(data, width, zoom) {
   const rate = (plot, value) => rateText(value === null ? null : Math.abs(value), data.unit);
   const series = (label, name, alpha, line) => ({
     label, value: rate, fill: alpha ? faint(name, alpha) : null, stroke: line ? colour(name) : null, width: line ? 1.5 : 0,
-    points: { show: false, filter: line ? alone : null, size: 5, stroke: colour(name), fill: colour(name) },
+    points: { show: false, ...(line && { filter: alone, size: 5, stroke: colour(name), fill: colour(name) }) },
   });
   const range = (label, name) => [
     { ...series(label, name, 0, false), value: (plot, peak, place, index) => rangeText(data, name, index) },
@@ -105,7 +132,10 @@ function options(data, width, zoom) {
       },
     ],
     series: [
-      { label: "at", value: (plot, seconds) => (seconds === null ? "–" : when.format(seconds * 1000)) },
+      {
+        label: "at",
+        value: (plot, seconds, place, index) => (seconds === null ? "–" : when.format(seconds * 1000) + notes(data, index)),
+      },
       series("received", "rx", 28, true),
       series("sent", "tx", 28, true),
       ...(hasRanges(data) ? [...range("range received", "rx"), ...range("range sent", "tx")] : []),
@@ -119,7 +149,7 @@ function options(data, width, zoom) {
       : [],
     hooks: {
       ready: [showLast],
-      draw: [(plot) => drawMarks(plot, data)],
+      draw: [(plot) => drawMarks(plot, data), (plot) => drawEvents(plot, data)],
       setSelect: [
         (plot) => {
           if (plot.select.width < 4) return;

@@ -74,6 +74,19 @@ def test_the_legend_follows_the_pointer(page):
     expect(page.locator(".u-legend")).not_to_have_text(last)
 
 
+NOTES = """() => {
+  const data = JSON.parse(document.querySelector("[data-chart] script").textContent);
+  const step = data.starts.length - 2;
+  data.events = [[data.starts[step], "eth0 link down"]];
+  return options(data, 600, () => {}).series[0].value(null, data.starts[step] / 1000, 0, step);
+}"""
+
+
+def test_the_legend_says_what_happened_in_a_step(page):
+    page.goto(SERVER)
+    assert "eth0 link down" in page.evaluate(NOTES)
+
+
 ONE_STEP = """async (known) => {
   const data = JSON.parse(document.querySelector("[data-chart] script").textContent);
   for (const name of ["rx", "tx", "rx_peak", "tx_peak"]) {
