@@ -11,9 +11,10 @@ from django.db import transaction
 from tqdm import tqdm
 
 from metrics import seal
+from metrics.changes import ChangeKind
 from metrics.counters import COLUMNS, COUNTERS
 from metrics.ingest import Report, ingest
-from metrics.models import DAY_MS, HOUR_MS, Interface, Kind, day_of, day_start, from_ms, to_ms
+from metrics.models import DAY_MS, HOUR_MS, Event, Interface, Kind, day_of, day_start, from_ms, to_ms
 from servers.models import Boot, Server, Snapshot
 
 NAMES = (
@@ -114,19 +115,29 @@ def build_server(
         for line in lines
     ]  # fmt: skip
     outage = reboot + chance.randrange(-DAY_MS, DAY_MS), chance.randrange(20, 200) * MINUTE_MS
-    written = 0
+    written, last = 0, boots[0]
     reported_from = to_ms(started) if in_log else _reported_from(now, days)
     for day, instants in _days(to_ms(started), reported_from, outage, chance):
         boot = [boots[instant >= reboot] for instant in instants]
         with transaction.atomic():
             seal.add({row: line.readings(instants, boot) for line, row in zip(lines, rows, strict=True)}, day)
         written += len(instants) * len(rows)
+        if boot[-1] != last:
+            _note_reboot(server, boots, at=from_ms(instants[boot.index(boot[-1])]))
+            last = boot[-1]
         if progress is not None:
             progress.update()
     written += _report(server, boots, lines, reported_from, now)
     if not in_log:
         seal.seal(server.pk, now=now)
     return written
+
+
+def _note_reboot(server: Server, boots: list[Boot], *, at: datetime) -> None:
+    """Keep what the hub notes of the first heartbeat of the second boot."""
+    before, after = (boot.boot_id for boot in boots)
+    number = Event.first_number(at)
+    Event.objects.create(server=server, number=number, at=at, kind=ChangeKind.REBOOT, before=before, after=after)
 
 
 def _days(start: int, end: int, outage: tuple[int, int], chance: random.Random) -> Iterator[tuple[date, list[int]]]:

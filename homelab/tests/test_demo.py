@@ -46,6 +46,15 @@ def test_the_same_arguments_give_the_same_traffic():
     assert traffic() == first
 
 
+def test_each_reboot_is_an_event():
+    demo.build(servers=8, interfaces=1, days=3, now=NOW)
+    for server in Server.objects.all():
+        first, second = server.boots.order_by("started_at")
+        (reboot,) = server.events.all()
+        assert (reboot.kind, reboot.before, reboot.after) == ("reboot", first.boot_id, second.boot_id)
+        assert timedelta(0) <= reboot.at - second.started_at < timedelta(hours=4)  # or once its outage is over
+
+
 @pytest.mark.parametrize("days", [0, 1])
 def test_a_machine_is_not_up_before_it_started(days):
     demo.build(servers=12, interfaces=1, days=days, now=NOW)
