@@ -1,6 +1,7 @@
 """The pages that are not about one row: the overview, who passed most, and what the storage holds."""
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Count, Q, Sum
+from django.db.models import Q, Sum
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -25,11 +26,14 @@ TOP_SHOWN = 20
 STACKED = 6
 EVENTS_SINCE = timedelta(days=1)
 NOTABLE_EVENTS = ("link_down", "speed_below_best", "flapped", "vanished", "reset", "reboot", "clone")
+UNDOES = {
+    "link_up": "link_down", "link_unknown": "link_down", "speed_changed": "speed_below_best", "appeared": "vanished",
+}  # fmt: skip
 
 
 class Tile(NamedTuple):
     row: ServerRow
-    events: int
+    open_events: int
 
 
 class TopLine(NamedTuple):
@@ -66,15 +70,27 @@ def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return a tile for each server, trouble first."""
     servers = list(Server.objects.with_snapshot().prefetch_related(with_counted()))
     known = figures({server.pk: counted_of(server) for server in servers}, now=now)
-    recent = Event.objects.filter(number__gte=Event.first_number(now - EVENTS_SINCE), kind__in=NOTABLE_EVENTS)
-    events = dict(recent.order_by().values_list("server_id").annotate(Count("number")))
+    events = _open_events(now)
     rows = by_trouble(server_row(server, counted_of(server), now, known) for server in servers)
     return {
-        "tiles": [Tile(row, events.get(row.server.pk, 0)) for row in rows],
+        "tiles": [Tile(row, events[row.server.pk]) for row in rows],
         "online": sum(row.state == State.ONLINE for row in rows),
         "rx_rate": sum(row.rx_rate or 0 for row in rows),
         "tx_rate": sum(row.tx_rate or 0 for row in rows),
     }
+
+
+def _open_events(now: datetime) -> Counter[str]:
+    """Return how many notable events of the last day nothing has undone since, by server; those alike count once."""
+    kinds = [*NOTABLE_EVENTS, *UNDOES]
+    recent = Event.objects.filter(number__gte=Event.first_number(now - EVENTS_SINCE), kind__in=kinds).order_by("number")
+    are_open: set[tuple[str, str, str]] = set()
+    for server, interface, kind in recent.values_list("server_id", "interface", "kind"):
+        if kind in NOTABLE_EVENTS:
+            are_open.add((server, interface, kind))
+        else:
+            are_open.discard((server, interface, UNDOES[kind]))
+    return Counter(server for server, *_ in are_open)
 
 
 def top(request: HttpRequest, now: datetime) -> dict[str, Any]:

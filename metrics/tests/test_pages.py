@@ -52,13 +52,29 @@ def test_tiles_are_sorted_by_trouble_then_by_name(admin_client):
     assert [tile.row.server.pk for tile in admin_client.get(OVERVIEW).context["tiles"]] == ["z", "a", "b"]
 
 
-def test_a_tile_counts_the_events_of_a_day(admin_client):
+@pytest.mark.parametrize(
+    ("happened", "count"),
+    [
+        ([(1, "eth0", "link_down")], 1),
+        ([(30, "eth0", "link_down")], 0),
+        ([(3, "eth0", "link_down"), (2, "eth0", "link_up")], 0),
+        ([(3, "eth0", "link_down"), (2, "eth1", "link_up")], 1),
+        ([(3, "eth0", "link_down"), (2, "eth0", "link_up"), (1, "eth0", "link_down")], 1),
+        ([(3, "eth0", "speed_below_best"), (2, "eth0", "speed_changed")], 0),
+        ([(3, "wg0", "vanished"), (2, "wg0", "appeared")], 0),
+        ([(3, "eth0", "flapped"), (2, "eth0", "flapped"), (1, "", "reboot")], 2),
+    ],
+)
+def test_a_tile_counts_what_nothing_has_undone_of_the_events_of_a_day(admin_client, happened, count):
     server = report()
-    for number, (ago, kind) in enumerate([(1, "link_down"), (2, "link_up"), (30, "link_down")]):
+    for ago, interface, kind in happened:
         at = timezone.now() - timedelta(hours=ago)
-        Event.objects.create(server=server, number=Event.first_number(at) + number, at=at, kind=kind)
-    (tile,) = admin_client.get(OVERVIEW).context["tiles"]
-    assert tile.events == 1
+        number = Event.first_number(at)
+        Event.objects.create(server=server, number=number, at=at, interface=interface, kind=kind)
+    answer = admin_client.get(OVERVIEW)
+    (tile,) = answer.context["tiles"]
+    assert tile.open_events == count
+    assert (f"{count} open event" in answer.text) == (count > 0)
 
 
 @pytest.mark.parametrize(("bytes_passed", "lost"), [(0, 0), (1, 1)])
