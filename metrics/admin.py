@@ -143,8 +143,10 @@ class ServerAdmin(MeasuredAdmin):
         chosen = next((row for row in interfaces if row.name == request.GET.get("interface")), None)
         seen = window(request, now)
         newest = list(Event.objects.filter(server=found).order_by("-number")[:EVENTS_READ])
-        events = newest if _reach(newest, seen) else _events_within(found, seen)
-        drawn = partial(_drawn, [chosen] if chosen else counted, seen, events)
+        shown = [chosen] if chosen else counted
+        has_all = len(newest) < EVENTS_READ or newest[-1].at < seen.start
+        events = newest if has_all else _events_within(found, shown, seen)
+        drawn = partial(_drawn, shown, seen, events)
         month = current_period(now, Step(0, 1), timezone.get_current_timezone())
         # The hours that a long chart reads of all that counts serve the lists, too.
         chart = drawn() if chosen is None and seen.start <= month else None
@@ -216,7 +218,7 @@ class InterfaceAdmin(MeasuredAdmin):
         if show == "hours":
             return {**context, "heat": tables.heat(found, now)}
         seen = window(request, now)
-        return {**context, **_drawn([found], seen, _events_within(found.server, seen))}
+        return {**context, **_drawn([found], seen, _events_within(found.server, [found], seen))}
 
 
 def _last_day(server: Server) -> list[str]:
@@ -225,16 +227,12 @@ def _last_day(server: Server) -> list[str]:
     return [(end - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ") for days in (1, 0)] if end else []
 
 
-def _events_within(server: Server, seen: Window) -> list[Event]:
-    """Return the newest events within a window."""
+def _events_within(server: Server, interfaces: Sequence[Interface], seen: Window) -> list[Event]:
+    """Return the newest events of the server and of some of its interfaces within a window."""
     first, end = map(Event.first_number, (seen.start, seen.end))
-    of_server = Event.objects.filter(server=server, number__gte=first, number__lt=end)
+    names = ["", *(interface.name for interface in interfaces)]
+    of_server = Event.objects.filter(server=server, number__gte=first, number__lt=end, interface__in=names)
     return list(of_server.order_by("-number")[:EVENTS_READ])
-
-
-def _reach(newest: Sequence[Event], seen: Window) -> bool:
-    """Tell whether the newest events of a server are, or have among them, the newest within a window."""
-    return len(newest) < EVENTS_READ or newest[-1].at < seen.start or newest[0].at < seen.end
 
 
 def _drawn(interfaces: Sequence[Interface], seen: Window, events: Sequence[Event]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ def drawn(answer):
     return [event.text for event in answer.context["series"].events]
 
 
-@pytest.mark.parametrize("read", [500, 42])
+@pytest.mark.parametrize("read", [500, 40])  # as many as are of another interface alone
 def test_a_chart_marks_what_happened_to_what_it_shows(admin_client, monkeypatch, read):
     server = report(interfaces=("eth0", "veth1"), kind="physical")
     Interface.objects.filter(name="veth1").update(kind="veth")
@@ -189,7 +189,7 @@ def test_a_chart_marks_what_happened_to_what_it_shows(admin_client, monkeypatch,
     assert drawn(hour) == ["eth0 link down"]
     assert b"<title>eth0 link down</title>" in hour.content
     assert len(hour.context["events"]) == 30
-    assert drawn(admin_client.get(page(server, period="6h"))) == ["eth0 link down", "reboot"][: read - 41]
+    assert drawn(admin_client.get(page(server, period="6h"))) == ["eth0 link down", "reboot"]
     assert drawn(admin_client.get(page(server, start="now-2h", end="now-1h"))) == ["reboot"]
     assert drawn(admin_client.get(f"{interface_page('veth1')}?start=now-3m&end=now-90s")) == ["veth1 vanished"]
     assert drawn(admin_client.get(f"{interface_page()}?period=1h")) == ["eth0 link down"]
