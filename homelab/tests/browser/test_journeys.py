@@ -53,7 +53,7 @@ def test_the_address_of_a_zoomed_chart_can_be_shared(page, context):
     expect(page.locator(".total")).not_to_have_text(before)
     other = context.new_page()
     other.goto(page.url)
-    assert other.locator(".total").inner_text() == page.locator(".total").inner_text()
+    expect(other.locator(".total")).to_have_text(page.locator(".total").inner_text())
 
 
 def test_back_leaves_the_zoom(page):
@@ -169,6 +169,7 @@ def test_a_key_is_made_shown_once_and_revoked(page):
     page.click("text=Save")
     secret = page.locator("#secret").inner_text()
     page.click("text=Done")
+    expect(page.locator("tr", has_text="of a journey")).to_be_visible()
     assert secret not in page.content()
     page.click("text=of a journey")
     page.click("text=Revoke …")

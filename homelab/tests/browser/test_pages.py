@@ -1,4 +1,5 @@
 import pytest
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
@@ -57,5 +58,5 @@ def test_signing_in_needs_the_password(browser, hub):
     page.fill("#id_username", "admin")
     page.fill("#id_password", "wrong")
     page.click("text=Log in")
-    assert page.locator(".errornote").is_visible()
+    expect(page.locator(".errornote")).to_be_visible()
     page.close()
