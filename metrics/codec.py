@@ -178,11 +178,15 @@ class Table:
                 sums[number] += sum_of_plane << 8 * plane
         return sums
 
+    @_tells_damage
     def are_ascending(self, indexes: Iterable[int], first: int, last: int) -> bool:
         """Tell whether no value of some columns is lower than the one before it, from row `first` to row `last`."""
         for index in indexes:
             kind, planes, _, step, _ = self._columns[index]
-            if planes and kind != SUMS:
+            if planes and kind == SIGNED_SUMS:
+                if min(self._rests(index, first, last), default=0) < 0:
+                    return False
+            elif planes and kind == LINE:
                 values = self.values(index, first, last + 1)
                 if any(map(lt, values[1:], values)):
                     return False

@@ -321,18 +321,27 @@ class Chunk(models.Model):
     def get_readings_around(self, start: int, end: int, wanted: Sequence[str]) -> dict[str, list[int]]:
         """Return the readings from `start` to `end` (ms), and two at least before and after where there are any.
 
-        Where more than one boot is among the chunk's readings, all of them: who follows whom then takes a look at each.
+        Where more than one boot is among the chunk's readings, the last of each before these, and the first of each
+        after: they may be what a reading of these follows on, or is followed by.
         """
         if not self.readings:
             return self.get_readings(wanted)
         at, boot = (READING_COLUMNS.index(name) for name in ("at", "boot"))
         with self._naming_damage():
             table = codec.Table(bytes(self.readings))
-            first, last = 0, table.rows
-            if table.constant(boot) is not None:
-                first = max(table.count_up_to(at, start - 1) - 2, 0)
-                last = min(table.count_up_to(at, end) + 2, last)
-            return {name: table.values(READING_COLUMNS.index(name), first, last) for name in wanted}
+            begin, until = table.count_up_to(at, start - 1), table.count_up_to(at, end)
+            first, last = max(begin - 2, 0), min(until + 2, table.rows)
+            spans = [(first, last)]
+            if table.constant(boot) is None:
+                boots = table.values(boot, 0, table.rows)
+                before = {boots[row]: row for row in range(begin)}
+                after = {boots[row]: row for row in range(table.rows - 1, until - 1, -1)}
+                alone = [row for row in (*before.values(), *after.values()) if not first <= row < last]
+                spans = sorted([*((row, row + 1) for row in alone), (first, last)])
+            return {
+                name: [value for span in spans for value in table.values(READING_COLUMNS.index(name), *span)]
+                for name in wanted
+            }
 
     def set_readings(self, readings: dict[str, list[int]]) -> None:
         at = readings["at"]

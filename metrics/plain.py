@@ -129,6 +129,17 @@ class _Stored:
             self._same = list(map(self._table.constant, SAME))
         return self._table, self._same
 
+    def same_within(self, first: int, last: int) -> list[int] | None:
+        """Return those of the columns from one row to another; None where they are not the same there."""
+        table, same = self.open()
+        if table is None:
+            return None
+        within = [
+            {value} if value is not None else set(table.values(column, first, last + 1))
+            for column, value in zip(SAME, same, strict=True)
+        ]
+        return [values.pop() for values in within] if all(len(values) == 1 for values in within) else None
+
     def last(self) -> Reading | None:
         return unpack_reading(self._last_reading)
 
@@ -203,14 +214,19 @@ def _line(near: Sequence[_Stored], window: Window, newest: int | None, clocks: _
     tables: list[Table] = []
     for each in near:
         table, same = each.open()
-        if table is None or not table.rows or None in same or same != near[0].open()[1]:
+        if table is None or not table.rows:
             return None
+        if not clocks.thin and (None in same or same != near[0].open()[1]):
+            return None  # nor are there hours to tell whether it is another boot's, too
         tables.append(table)
     clock = clocks.of(tables, window)
     if clock is None or not (clock.reaches_end or clock.at[-1] == newest):
         return None
-    interval, link, *_ = near[0].open()[1]
-    if clock.longest * 10 > GAP_INTERVALS_TENTHS * (interval or 0):
+    first, *others = (near[place].same_within(of_chunk[0], of_chunk[-1]) for place, of_chunk in clock.rows)
+    if first is None or any(other != first for other in others):
+        return None
+    interval, link, *_ = first
+    if clock.longest * 10 > GAP_INTERVALS_TENTHS * interval:
         return None
     rows = _Rows([(near[place], tables[place], of_chunk) for place, of_chunk in clock.rows])
     if not rows.are_ascending():

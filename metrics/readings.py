@@ -49,6 +49,7 @@ AROUND = timedelta(milliseconds=AROUND_MS)
 NEAR = timedelta(days=14)
 FEW_SERVERS = 10
 FEW_INTERFACES = 20
+MOST_NEXT_TO = 200  # interfaces: a look for the neighbours of more takes longer than it saves
 ROW = Struct(f"{len(COLUMNS)}q")
 SHORT_LOG = 50_000  # heartbeats: what one server delivers in a minute, after weeks without the hub
 
@@ -251,7 +252,7 @@ def sealed_readings(
     """
     names = columns_for(wanted)
     neighbours: list[Chunk] | None = None
-    if stored is None and not changed and len(interfaces) <= FEW_INTERFACES:
+    if stored is None and not changed and len(interfaces) <= MOST_NEXT_TO:
         stored = neighbours = _with_neighbours(interfaces, start, end)
     elif stored is None:
         around_it = chunks_around(interfaces, [(start, end)])

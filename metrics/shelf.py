@@ -11,6 +11,7 @@ from django.db.models import BinaryField, Case, F, Q, When
 from metrics.models import DAY_MS, EPOCH, HOUR_MS, Chunk, Interface, around, day_of, day_start, from_ms, to_ms
 from metrics.readings import (
     AROUND_MS,
+    MOST_NEXT_TO,
     Waiting,
     chunks_of_groups,
     starts_after,
@@ -21,7 +22,6 @@ from metrics.readings import (
 
 Shelf = Mapping[int, Sequence[Chunk]]  # by interface: all chunks around what is asked about, in order of time
 
-MOST_NEXT_TO = 200  # interfaces: a look for the neighbours of more takes longer than it saves
 MOST_CUT = 4  # hours that an instant cuts, of which the readings are read with the others
 
 

@@ -34,14 +34,21 @@ def test_hours_that_were_sealed_before_there_were_lows_are_read_without_them():
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(-5, 65), st.integers(0, 20), st.booleans())
-def test_readings_around_a_window_have_two_neighbours_on_each_side(instants, start, length, one_boot):
+def test_readings_around_a_window_have_two_neighbours_on_each_side_and_those_of_each_boot(instants, start, length, one_boot):
     at = sorted(instants)
     values = {name: [31 * instant for instant in at] for name in READING_COLUMNS}
     boots = [7] * len(at) if one_boot else [instant % 2 for instant in at]
     chunk = Chunk()
     chunk.set_readings(values | {"at": at, "boot": boots})
     end = start + length
-    before, after = [of for of in at if of < start][-2:], [of for of in at if of > end][:2]
-    near = [*before, *(of for of in at if start <= of <= end), *after] if len(set(boots)) < 2 else at
+    before, within, after = (
+        [of for of in at if of < start],
+        [of for of in at if start <= of <= end],
+        [of for of in at if of > end],
+    )
+    boot_of = dict(zip(at, boots, strict=True))
+    last, first = {boot_of[of]: of for of in before}, {boot_of[of]: of for of in reversed(after)}
+    of_each = {*last.values(), *first.values()} if len(set(boots)) > 1 else set()
+    near = sorted({*before[-2:], *within, *after[:2], *of_each})
     expected = {"at": near, "rx_bytes": [31 * instant for instant in near]}
     assert chunk.get_readings_around(start, end, ("at", "rx_bytes")) == expected
