@@ -579,7 +579,7 @@ def _beyond(stored: Iterable[Chunk], start: int, end: int) -> tuple[dict[int, Ch
 
 def _nearest_chunks(interfaces: Collection[int], side: Side, *unneeded: str) -> list[Chunk]:
     """Return what `_nearest` does: of many interfaces it is first looked for among those that are near."""
-    if len(interfaces) <= FEW_INTERFACES:
+    if len(interfaces) <= MOST_NEXT_TO:
         return list(_nearest(interfaces, *side, *unneeded)) if interfaces else []
     beyond, near, nearest = side
     found = list(_nearest(interfaces, beyond & near, near, nearest, *unneeded))

@@ -1,5 +1,6 @@
 import hashlib
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
@@ -412,6 +413,23 @@ def test_a_fleet_in_trouble_takes_ten_queries_a_page_and_is_told_as_each_interfa
             (alone,) = increases([interface], window).values()
             both = tuple(alone.sums[name][0] for name in ("rx_bytes", "tx_bytes"))
             assert told[interface.pk] == (both if alone.is_known(0) else None), (interface, since, until)
+
+
+def test_new_machines_that_report_less_often_than_they_say_take_ten_queries(admin_client, monkeypatch):
+    """Each of their steps is a gap, and none of their interfaces has anything before it."""
+    now = datetime(2026, 3, 2, 14, 58, tzinfo=UTC)
+    monkeypatch.setattr(timezone, "now", lambda: now)
+    ingest_batch([aged("old", now, age) for age in AGES], may_register=True, now=now)
+    names = [f"eth{number}" for number in range(60)]
+    for server_id in ("new-1", "new-2"):
+        reports = [aged(server_id, now, timedelta(minutes=age), names) for age in range(80, -1, -5)]
+        ingest_batch([replace(report, interval=15) for report in reports], may_register=True, now=now)
+    seal.tick(now=now)
+    for address in addresses():
+        memory.forget()
+        with CaptureQueriesContext(connection) as captured:
+            assert admin_client.get(address).status_code == 200
+        assert len(captured) <= 10, address
 
 
 def test_a_fleet_that_is_silent_takes_no_query_for_each_server(admin_client, fleet, monkeypatch):
