@@ -1,6 +1,7 @@
 """What lists show of the past of each interface: its last 24 hours, today and this month.
 
-Lists are long, and these figures change slowly, so they are kept for a minute. Of many servers that are not known yet
+Lists are long, and these figures change slowly, so they are kept for a minute; but the page of one server, where exact
+totals stand beside them, has those of its newest heartbeat. Of many servers that are not known yet
 they are read in the background, a few servers at a time, and shown from the next look on. Of very many that begins when
 the page is out: the two would only share what one thread can do.
 """
@@ -44,8 +45,11 @@ _kept: dict[str, tuple[datetime, Known]] = {}  # by server
 _reading = Lock()
 
 
-def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime) -> Known:
-    """Return what is known of the interfaces, which are given by server."""
+def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime, heard_at: datetime | None = None) -> Known:
+    """Return what is known of the interfaces, which are given by server; nothing of before they were `heard_at`."""
+    for server in interfaces:
+        if heard_at is not None and server in _kept and _kept[server][0] <= heard_at:
+            del _kept[server]
     old = [server for server, wanted in interfaces.items() if not _is_kept(server, wanted, now)]
     if len(old) <= AT_ONCE:
         _read({server: interfaces[server] for server in old}, now)
