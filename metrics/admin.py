@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from django.contrib import admin
 from django.db.models import Exists, OuterRef, QuerySet, prefetch_related_objects
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils import timezone
 
 from metrics import history, tables
@@ -30,6 +30,7 @@ from metrics.windows import PERIODS, Window, window
 from servers.models import Server, ServerQuerySet, Snapshot
 
 EVENTS_SHOWN = 30
+STEPS_WITH_RANGE = 3  # intervals: in less there are a reading or two, and the range tells where these are cut
 EVENTS_READ = 500  # the newest, of a server or within a chart
 TABS = {"": "Traffic", "days": "Days", "months": "Months", "hours": "Hours of the week"}
 
@@ -40,6 +41,10 @@ class Total(NamedTuple):
     rx_bytes: float | None
     tx_bytes: float | None
     covered_share: float
+
+    @property
+    def is_known(self) -> bool:
+        return self.rx_bytes is not None or self.tx_bytes is not None
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -101,6 +106,10 @@ class MeasuredAdmin(admin.ModelAdmin):
     def rows(self, found: list[Any], now: datetime) -> list[Any]:
         raise NotImplementedError
 
+    def response_post_save_change(self, request: HttpRequest, obj: Any) -> HttpResponseRedirect:
+        """Stay on the page: what was set shows there."""
+        return HttpResponseRedirect(request.get_full_path())
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
@@ -146,11 +155,11 @@ class ServerAdmin(MeasuredAdmin):
         shown = [chosen] if chosen else counted
         has_all = len(newest) < EVENTS_READ or newest[-1].at < seen.start
         events = newest if has_all else _events_within(found, shown, seen)
-        drawn = partial(_drawn, shown, seen, events)
+        drawn = partial(_drawn, found, shown, seen, events)
         month = current_period(now, Step(0, 1), timezone.get_current_timezone())
         # The hours that a long chart reads of all that counts serve the lists, too.
         chart = drawn() if chosen is None and seen.start <= month else None
-        known = figures({found.pk: interfaces}, now=now)
+        known = figures({found.pk: interfaces}, now=now, heard_at=found.last_seen_at)
         rows = [interface_row(found, interface, now, known.get(interface.pk)) for interface in interfaces]
         return {
             "row": server_row(found, counted, now, known),
@@ -218,7 +227,7 @@ class InterfaceAdmin(MeasuredAdmin):
         if show == "hours":
             return {**context, "heat": tables.heat(found, now)}
         seen = window(request, now)
-        return {**context, **_drawn([found], seen, _events_within(found.server, [found], seen))}
+        return {**context, **_drawn(found.server, [found], seen, _events_within(found.server, [found], seen))}
 
 
 def _last_day(server: Server) -> list[str]:
@@ -235,15 +244,18 @@ def _events_within(server: Server, interfaces: Sequence[Interface], seen: Window
     return list(of_server.order_by("-number")[:EVENTS_READ])
 
 
-def _drawn(interfaces: Sequence[Interface], seen: Window, events: Sequence[Event]) -> dict[str, Any]:
+def _drawn(server: Server, interfaces: Sequence[Interface], seen: Window, events: Sequence[Event]) -> dict[str, Any]:
     """Return the window, its series for a chart, with the events of these interfaces and the server, and its total."""
     step, zone = sensible_step(seen.start, seen.end), timezone.get_current_timezone()
     series = history.series(interfaces, seen.start, seen.end, step, zone, counters=("rx_bytes", "tx_bytes"))
     names = {"", *(interface.name for interface in interfaces)}
     drawn_events = [each for each in events if each.interface in names and seen.start <= each.at < seen.end]
+    drawn = charted(series, drawn_events)
+    if 0 < step.seconds < STEPS_WITH_RANGE * server.interval:
+        drawn = drawn.without_ranges()
     covered = sum(series.covered_seconds) / (seen.end - seen.start).total_seconds()
     return {
         "window": seen,
-        "series": charted(series, drawn_events),
+        "series": drawn,
         "total": Total(series.total("rx_bytes"), series.total("tx_bytes"), min(covered, 1.0)),
     }

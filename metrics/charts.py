@@ -56,6 +56,10 @@ class Series(NamedTuple):
     def is_empty(self) -> bool:
         return all(value is None for value in (*self.rx, *self.tx))
 
+    def without_ranges(self) -> "Series":
+        none = [None] * len(self.starts)
+        return self._replace(rx_peak=none, tx_peak=none, rx_low=none, tx_low=none)
+
 
 class Tick(NamedTuple):
     """A label of the y axis: where, and the rate it stands for; rates of tx, below the axis, are negative."""
@@ -112,6 +116,7 @@ class Stack(NamedTuple):
     end: int
     areas: list[str]
     highest: float
+    labels: list[Label]
 
 
 def chart(series: Series, *, unit: str, zone: tzinfo) -> Chart:
@@ -137,7 +142,7 @@ def chart(series: Series, *, unit: str, zone: tzinfo) -> Chart:
             Tick(round(axis - index * step * scale, 2), index * step, rate_text(abs(index) * step, unit))
             for index in range(above, -below - 1, -1)
         ],
-        labels=[Label(round(_x(at, start, end) * 100, 3), at, text) for at, text in time_labels(start, end, zone)],
+        labels=_labels(start, end, zone),
         marks=[
             Mark(round(_x(edges[index], start, end) * 100, 3), ", ".join(kinds))
             for index, kinds in _first_of_each_run(series.marks)
@@ -159,8 +164,8 @@ def spark(rx: Values, tx: Values) -> Spark:
     return Spark(round(axis, 2), _area(xs, rx, axis, -scale), _area(xs, tx, axis, scale))
 
 
-def stack(starts: Sequence[int], end: int, columns: Sequence[Values]) -> Stack:
-    """Draw rates on top of each other. What is unknown of one adds nothing."""
+def stack(starts: Sequence[int], end: int, columns: Sequence[Values], *, zone: tzinfo) -> Stack:
+    """Draw rates on top of each other. What is unknown of one adds nothing. Labels of the x axis are in `zone`."""
     xs = [_x(edge, starts[0], end) * WIDTH for edge in (*starts, end)]
     levels = [[0.0] * len(starts)]
     for values in columns:
@@ -169,7 +174,7 @@ def stack(starts: Sequence[int], end: int, columns: Sequence[Values]) -> Stack:
     scale = -HEIGHT / (highest or 1)
     everywhere = range(len(starts))
     areas = [_between(xs, below, above, everywhere, HEIGHT, scale) for below, above in pairwise(levels)]
-    return Stack(starts, end, areas, highest)
+    return Stack(starts, end, areas, highest, _labels(starts[0], end, zone))
 
 
 def rate_text(rate: float | None, unit: str) -> str:
@@ -203,6 +208,10 @@ def tick_step(highest: float, unit: str) -> float:
     if unit == "bits":
         return next(step for step in _round_decimal() if step / 8 * MOST_STEPS >= highest) / 8
     return next(step for step in _round_binary() if step * MOST_STEPS >= highest)
+
+
+def _labels(start: int, end: int, zone: tzinfo) -> list[Label]:
+    return [Label(round(_x(at, start, end) * 100, 3), at, text) for at, text in time_labels(start, end, zone)]
 
 
 def time_labels(start: int, end: int, zone: tzinfo) -> list[tuple[int, str]]:

@@ -1,7 +1,6 @@
 """The pages that are not about one row: the overview, who passed most, and what the storage holds."""
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +16,7 @@ from metrics import charts, history
 from metrics.figures import figures
 from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
 from metrics.periods import edges, sensible_step
-from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, with_counted
+from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, sum_of_known, with_counted
 from metrics.steady import Standings
 from metrics.windows import PERIODS, Window, of_period, whole_hours, window
 from servers.models import Server, State
@@ -32,8 +31,10 @@ UNDOES = {
 
 
 class Tile(NamedTuple):
+    """A server, and what happened to it that nothing has undone since, the newest first."""
+
     row: ServerRow
-    open_events: int
+    open_events: list[Event]
 
 
 class TopLine(NamedTuple):
@@ -71,33 +72,39 @@ def overview(request: HttpRequest, now: datetime) -> dict[str, Any]:
     servers = list(Server.objects.with_snapshot().prefetch_related(with_counted()))
     known = figures({server.pk: counted_of(server) for server in servers}, now=now)
     events = _open_events(now)
-    rows = by_trouble(server_row(server, counted_of(server), now, known) for server in servers)
+    rows = by_trouble((server_row(server, counted_of(server), now, known) for server in servers), events)
     return {
-        "tiles": [Tile(row, events[row.server.pk]) for row in rows],
+        "tiles": [Tile(row, events.get(row.server.pk, [])) for row in rows],
         "online": sum(row.state == State.ONLINE for row in rows),
-        "rx_rate": sum(row.rx_rate or 0 for row in rows),
-        "tx_rate": sum(row.tx_rate or 0 for row in rows),
+        "rx_rate": sum_of_known(row.rx_rate for row in rows),
+        "tx_rate": sum_of_known(row.tx_rate for row in rows),
     }
 
 
-def _open_events(now: datetime) -> Counter[str]:
-    """Return how many notable events of the last day nothing has undone since, by server; those alike count once."""
+def _open_events(now: datetime) -> dict[str, list[Event]]:
+    """Return the notable events of the last day that nothing has undone since, by server, of those alike the last."""
     kinds = [*NOTABLE_EVENTS, *UNDOES]
     recent = Event.objects.filter(number__gte=Event.first_number(now - EVENTS_SINCE), kind__in=kinds).order_by("number")
-    are_open: set[tuple[str, str, str]] = set()
-    for server, interface, kind in recent.values_list("server_id", "interface", "kind"):
-        if kind in NOTABLE_EVENTS:
-            are_open.add((server, interface, kind))
-        else:
-            are_open.discard((server, interface, UNDOES[kind]))
-    return Counter(server for server, *_ in are_open)
+    are_open: dict[tuple[str, str, str], Event] = {}
+    for event in recent:
+        undone = UNDOES.get(event.kind, event.kind)
+        are_open.pop((event.server_id, event.interface, undone), None)
+        if event.kind in NOTABLE_EVENTS:
+            are_open[event.server_id, event.interface, event.kind] = event
+    by_server: dict[str, list[Event]] = {}
+    for event in reversed(are_open.values()):
+        by_server.setdefault(event.server_id, []).append(event)
+    return by_server
 
 
 def top(request: HttpRequest, now: datetime) -> dict[str, Any]:
     """Return the interfaces and servers that passed most in the asked window."""
     asked = window(request, now)
     seen = whole_hours(asked, now)
-    return {**_top(seen), "is_rounded": seen != asked and not seen.period}
+    is_changed = seen != asked
+    return {
+        **_top(seen), "is_rounded": is_changed and not seen.period, "is_to_the_hour": is_changed and bool(seen.period)
+    }  # fmt: skip
 
 
 def read_ahead(period: str, now: datetime) -> None:
@@ -166,7 +173,7 @@ def _stack(interfaces: list[Interface], instants: list[datetime], as_of: Standin
     found = history.sums_between(groups, instants, as_of)
     lines = [charted(found[interface.pk]) for interface in interfaces]
     both = [[_both(rx, tx) for rx, tx in zip(line.rx, line.tx, strict=True)] for line in lines]
-    return charts.stack(lines[0].starts, lines[0].end, both)
+    return charts.stack(lines[0].starts, lines[0].end, both, zone=timezone.get_current_timezone())
 
 
 def _both(rx: float | None, tx: float | None) -> float | None:

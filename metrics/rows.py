@@ -1,7 +1,7 @@
 """Servers and interfaces as pages list them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -26,7 +26,8 @@ OTHERS = "Other"
 class ServerRow(NamedTuple):
     """A server: rates are bytes per second, and None when they are not known now.
 
-    `lost` are the links that are down and were not always: something has passed them since the boot.
+    `lost` are the links that are down and were not always: something has passed them since the boot. `slow` are those
+    of the interfaces of its total that have been faster.
     """
 
     server: Server
@@ -34,9 +35,14 @@ class ServerRow(NamedTuple):
     rx_rate: float | None
     tx_rate: float | None
     links: dict[str, int]
-    lost: int
+    lost: list[str]
+    slow: list[str]
     skew: float | None
     figure: Figure | None = None
+
+    @property
+    def is_odd(self) -> bool:
+        return bool(self.slow or self.skew)
 
 
 class InterfaceRow(NamedTuple):
@@ -51,8 +57,7 @@ class InterfaceRow(NamedTuple):
 
     @property
     def is_below_its_best(self) -> bool:
-        best, speed = self.interface.best_speed_mbps or 0, self.interface.speed_mbps or 0
-        return 0 < speed < best
+        return _is_slow(self.interface)
 
     @property
     def errors(self) -> int:
@@ -65,8 +70,10 @@ class InterfaceRow(NamedTuple):
 
 def with_counted() -> Prefetch:
     """Prefetch, as `counted`, the interfaces of a server's total: what a row and its figures need of them."""
-    of_totals = Interface.objects.counted().order_by("server_id", "name").only("server_id", "name", "sealed_until")
-    return Prefetch("interfaces", of_totals, to_attr="counted")
+    needed = ("server_id", "name", "sealed_until", "speed_mbps", "best_speed_mbps")
+    return Prefetch(
+        "interfaces", Interface.objects.counted().order_by("server_id", "name").only(*needed), to_attr="counted"
+    )
 
 
 def counted_of(server: Server) -> list[Interface]:
@@ -85,10 +92,11 @@ def server_row(
     return ServerRow(
         server,
         state,
-        rx_rate=_sum(interface.get("rx_rate") for interface in current),
-        tx_rate=_sum(interface.get("tx_rate") for interface in current),
+        rx_rate=sum_of_known(interface.get("rx_rate") for interface in current),
+        tx_rate=sum_of_known(interface.get("tx_rate") for interface in current),
         links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
-        lost=sum(map(_is_lost, latest.values())) if state != State.OFFLINE else 0,
+        lost=[name for name in sorted(latest) if _is_lost(latest[name])] if state != State.OFFLINE else [],
+        slow=[row.name for row in counted if row.name in latest and _is_slow(row)] if state != State.OFFLINE else [],
         skew=notable_skew(server),
         figure=total(tuple(known[row.pk] for row in counted if row.pk in known)) if known else None,
     )
@@ -108,8 +116,15 @@ def interface_row(server: Server, interface: Interface, now: datetime, figure: F
     )
 
 
-def by_trouble(rows: Iterable[ServerRow]) -> list[ServerRow]:
-    return sorted(rows, key=lambda row: (STATES.index(row.state), str(row.server).lower()))
+def by_trouble(rows: Iterable[ServerRow], with_events: Container[str] = ()) -> list[ServerRow]:
+    """Return the rows, trouble first, then by name; `with_events` are the servers of which an event is open."""
+
+    def key(row: ServerRow) -> tuple[int, int, str]:
+        is_odd = row.is_odd or row.server.pk in with_events
+        unheard = STATES.index(row.state) if row.state in (State.OFFLINE, State.LATE) else len(STATES)
+        return unheard, [bool(row.lost), is_odd, row.state == State.NEW, True].index(True), str(row.server).lower()
+
+    return sorted(rows, key=key)
 
 
 def in_groups(rows: Iterable[InterfaceRow]) -> dict[str, list[InterfaceRow]]:
@@ -129,6 +144,10 @@ def link_state(latest: dict[str, Any], state: State) -> str:
     if not latest or state == State.OFFLINE:
         return "unknown"
     return "up" if latest["is_up"] else "down"
+
+
+def _is_slow(interface: Interface) -> bool:
+    return 0 < (interface.speed_mbps or 0) < (interface.best_speed_mbps or 0)
 
 
 def _is_lost(latest: dict[str, Any]) -> bool:
@@ -162,6 +181,7 @@ def charted(series: history.Series, events: Iterable[Event] = ()) -> charts.Seri
     )
 
 
-def _sum(rates: Iterable[float | None]) -> float | None:
+def sum_of_known(rates: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None where nothing is."""
     known = [value for value in rates if value is not None]
     return sum(known) if known else None

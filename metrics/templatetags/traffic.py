@@ -60,6 +60,7 @@ def chart(context: dict[str, Any], series: charts.Series, name: str) -> dict[str
     return {
         "chart": drawn,
         "is_empty": series.is_empty,
+        "marks": " or ".join(sorted({kind for kinds in series.marks for kind in kinds})),
         "name": name,
         "data": {
             **series._asdict(),

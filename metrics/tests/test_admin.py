@@ -235,6 +235,44 @@ def test_an_address_that_cannot_be_shows_the_usual_chart(admin_client, query):
     assert (response.status_code, response.context["window"].period) == (200, "24h")
 
 
+@pytest.mark.parametrize(("query", "is_told"), [("start=now-1h&end=now-2h", True), ("from=x&to=y", True), ("", False)])
+def test_a_window_that_cannot_be_is_not_passed_over_in_silence(admin_client, query, is_told):
+    report()
+    for address in (page(Server.objects.get()), interface_page(), reverse("admin:top")):
+        assert ("That window cannot be shown" in admin_client.get(f"{address}?{query}").text) == is_told
+
+
+def test_what_passed_without_a_rate_is_told(admin_client):
+    """Its agent reports less often than it says: every step is a gap."""
+    now = timezone.now()
+    for minute in range(5):
+        at = now - timedelta(minutes=5 - minute)
+        uptime = 1000.0 + 60 * minute
+        interfaces = [reading("eth0", 60_000 * minute)]
+        sent = {"boot_id": "one", "uptime": uptime, "sent_uptime": uptime, "interval": 15}
+        ingest(Report("nas-01", "nas-01", at, network_interfaces=interfaces, **sent), may_register=True, now=at)
+    server = Server.objects.get()
+    answer = admin_client.get(page(server, period="1h"))
+    assert answer.context["total"].rx_bytes > 0
+    assert "What passed is known, but not how fast (gap)." in " ".join(answer.text.split())
+    assert "Show the last day it was heard" not in answer.text
+
+
+@pytest.mark.parametrize(("period", "has_ranges"), [("1h", False), ("24h", True)])
+def test_a_range_is_drawn_of_steps_of_more_than_a_few_readings(admin_client, period, has_ranges):
+    report()
+    series = admin_client.get(f"{interface_page()}?period={period}").context["series"]
+    assert any(peak is not None for peak in series.rx_peak) == has_ranges
+
+
+def test_saving_stays_on_the_page(admin_client):
+    report()
+    asked = f"{interface_page()}?show=days"
+    answer = admin_client.post(asked, {"label": "uplink", "chosen_kind": "", "counts_in_total": "unknown"})
+    assert (answer.status_code, answer["Location"]) == (302, asked)
+    assert Interface.objects.get().label == "uplink"
+
+
 def test_any_window_can_be_asked_for(rf):
     now = timezone.now()
     start, end = now - timedelta(hours=3), now - timedelta(hours=2)

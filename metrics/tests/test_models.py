@@ -34,7 +34,9 @@ def test_hours_that_were_sealed_before_there_were_lows_are_read_without_them():
 
 
 @given(st.sets(st.integers(0, 60)), st.integers(-5, 65), st.integers(0, 20), st.booleans())
-def test_readings_around_a_window_have_two_neighbours_on_each_side_and_those_of_each_boot(instants, start, length, one_boot):
+def test_readings_around_a_window_have_two_neighbours_on_each_side_and_one_of_each_boot(
+    instants, start, length, one_boot
+):
     at = sorted(instants)
     values = {name: [31 * instant for instant in at] for name in READING_COLUMNS}
     boots = [7] * len(at) if one_boot else [instant % 2 for instant in at]

@@ -21,7 +21,7 @@ from metrics.rows import server_row
 from metrics.templatetags.traffic import moment
 from metrics.tests.test_admin import SCRIPT, reading, report
 from metrics.windows import PERIODS
-from servers.models import ApiKey, KeyKind, Server
+from servers.models import ApiKey, KeyKind, Server, Snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -48,13 +48,36 @@ def test_a_tile_of_a_server_whose_interfaces_all_ride_on_others_tells_of_all(adm
 
 
 def test_tiles_are_sorted_by_trouble_then_by_name(admin_client):
-    for server_id, ago in (("b", 0), ("a", 0), ("z", 3600)):
+    for server_id, ago in (("b", 0), ("a", 0), ("z", 3600), ("y", 0), ("x", 0), ("w", 0), ("v", 0)):
         report(server_id, ago=ago, minutes=2)
-    assert [tile.row.server.pk for tile in admin_client.get(OVERVIEW).context["tiles"]] == ["z", "a", "b"]
+    Server.objects.create(id="n", hostname="n")
+    happened("v", 1, "eth0", "reset")
+    Snapshot.objects.filter(server="w").update(clock_skew_seconds=41)
+    Interface.objects.filter(server="x").update(speed_mbps=100, best_speed_mbps=1000)
+    down = {"name": "eth0", "is_up": False, "rx_bytes": 1, "tx_bytes": 0}
+    Snapshot.objects.filter(server="y").update(network_interfaces=[down])
+    answer = admin_client.get(OVERVIEW)
+    tiles = {tile.row.server.pk: tile for tile in answer.context["tiles"]}
+    assert list(tiles) == ["z", "y", "v", "w", "x", "n", "a", "b"]
+    assert (tiles["y"].row.lost, tiles["x"].row.slow) == (["eth0"], ["eth0"])
+    for text in ("eth0 down", "eth0 below best speed", "clock 41 s behind"):
+        assert text in answer.text
+
+
+def test_what_nobody_reports_is_not_told_as_nothing(admin_client):
+    report(ago=3600)
+    context = admin_client.get(OVERVIEW).context
+    assert (context["rx_rate"], context["tx_rate"]) == (None, None)
+
+
+def happened(server_id, hours_ago, interface, kind):
+    at = timezone.now() - timedelta(hours=hours_ago)
+    number = Event.first_number(at)
+    return Event.objects.create(server_id=server_id, number=number, at=at, interface=interface, kind=kind)
 
 
 @pytest.mark.parametrize(
-    ("happened", "count"),
+    ("events", "count"),
     [
         ([(1, "eth0", "link_down")], 1),
         ([(30, "eth0", "link_down")], 0),
@@ -66,19 +89,17 @@ def test_tiles_are_sorted_by_trouble_then_by_name(admin_client):
         ([(3, "eth0", "flapped"), (2, "eth0", "flapped"), (1, "", "reboot")], 2),
     ],
 )
-def test_a_tile_counts_what_nothing_has_undone_of_the_events_of_a_day(admin_client, happened, count):
+def test_a_tile_counts_what_nothing_has_undone_of_the_events_of_a_day(admin_client, events, count):
     server = report()
-    for ago, interface, kind in happened:
-        at = timezone.now() - timedelta(hours=ago)
-        number = Event.first_number(at)
-        Event.objects.create(server=server, number=number, at=at, interface=interface, kind=kind)
+    for event in events:
+        happened(server.pk, *event)
     answer = admin_client.get(OVERVIEW)
     (tile,) = answer.context["tiles"]
-    assert tile.open_events == count
+    assert len(tile.open_events) == count
     assert (f"{count} open event" in answer.text) == (count > 0)
 
 
-@pytest.mark.parametrize(("bytes_passed", "lost"), [(0, 0), (1, 1)])
+@pytest.mark.parametrize(("bytes_passed", "lost"), [(0, []), (1, ["eth0"])])
 def test_a_link_is_lost_when_it_is_down_and_has_carried_something(bytes_passed, lost):
     server = report()
     interface = {"name": "eth0", "is_up": False, "rx_bytes": bytes_passed, "tx_bytes": 0}
@@ -106,6 +127,16 @@ def test_figures_are_kept_for_a_minute():
     Heartbeat.objects.all().delete()
     assert figures.figures(interfaces, now=now + timedelta(seconds=59)) == before
     assert figures.figures(interfaces, now=now + timedelta(seconds=61)) != before
+
+
+def test_figures_are_not_of_before_the_newest_heartbeat_where_that_is_given():
+    server = report()
+    interfaces = {server.pk: list(Interface.objects.all())}
+    now = timezone.now()
+    before = figures.figures(interfaces, now=now)
+    Heartbeat.objects.all().delete()
+    assert figures.figures(interfaces, now=now, heard_at=now - timedelta(seconds=1)) == before
+    assert figures.figures(interfaces, now=now, heard_at=now) != before
 
 
 def test_figures_of_one_more_interface_are_read_at_once():

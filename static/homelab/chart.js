@@ -153,8 +153,8 @@ function options(data, width, zoom) {
       setSelect: [
         (plot) => {
           if (plot.select.width < 4) return;
-          const at = (pixels) => new Date(Math.round(plot.posToVal(pixels, "x")) * 1000).toISOString();
-          zoom(at(plot.select.left), at(plot.select.left + plot.select.width));
+          const at = (pixels, whole) => new Date(whole(plot.posToVal(pixels, "x")) * 1000).toISOString();
+          zoom(at(plot.select.left, Math.floor), at(plot.select.left + plot.select.width, Math.ceil));
         },
       ],
     },
@@ -187,15 +187,26 @@ function takeOver(root, show) {
       plot = new uPlot(options(data, holder.clientWidth, show), columns(data), holder);
       plot.over.addEventListener("mouseleave", () => showLast(plot));
       plot.root.addEventListener("dblclick", () => show(null, null));
+      plot.ctx.canvas.role = "img";
+      plot.ctx.canvas.ariaLabel = name;
     };
+    const name = figure.querySelector(".chart-plot").getAttribute("aria-label");
     figure.querySelector(".chart-drawing").replaceWith(holder);
-    figure.querySelector("figcaption").remove();
     draw();
     new ResizeObserver(() => plot.width !== holder.clientWidth && holder.clientWidth && draw()).observe(holder);
-    new MutationObserver(draw).observe(document.documentElement, { attributeFilter: ["data-theme"] });
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+    drawn = [...drawn.filter((each) => each.holder.isConnected), { holder, draw }];
   }
 }
+
+// The charts of the page, which are drawn anew in another theme.
+let drawn = [];
+
+function drawAll() {
+  for (const each of drawn) if (each.holder.isConnected) each.draw();
+}
+
+new MutationObserver(drawAll).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 
 // Fetch a page and take its chart from it: the server draws every window, and the address says which.
 async function showAddress(address) {
@@ -208,14 +219,23 @@ async function showAddress(address) {
 
 function zoomTo(start, end) {
   const address = new URL(location);
-  address.searchParams.delete("start");
-  address.searchParams.delete("end");
+  for (const name of ["start", "end", "from", "to"]) address.searchParams.delete(name);
   if (start) {
     address.searchParams.set("start", start);
     address.searchParams.set("end", end);
   }
   history.pushState(null, "", address);
   showAddress(address);
+}
+
+// Take the chart of a page that was fetched anew, but for one that is looked at closely.
+function refreshChart(page) {
+  const old = document.getElementById("chart");
+  const fresh = page.getElementById("chart");
+  const isOfNow = !["start", "from"].some((name) => new URL(location).searchParams.has(name));
+  if (!old || !fresh || !isOfNow || old.matches(":hover") || old.contains(document.activeElement)) return;
+  old.replaceWith(fresh);
+  takeOver(fresh, zoomTo);
 }
 
 addEventListener("popstate", () => showAddress(new URL(location)));

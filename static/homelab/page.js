@@ -42,9 +42,8 @@ for (const button of document.querySelectorAll("[data-copy]")) {
   });
 }
 
-for (const form of document.querySelectorAll("[data-submit-on-change]")) {
-  form.addEventListener("change", () => form.requestSubmit());
-}
+// On the document: a chart is exchanged with its form.
+document.addEventListener("change", (event) => event.target.closest("[data-submit-on-change]")?.requestSubmit());
 
 for (const form of document.querySelectorAll("form[data-stay]")) {
   form.addEventListener("submit", async (event) => {
@@ -69,10 +68,13 @@ for (const field of document.querySelectorAll("[data-filter]")) {
 function applyFilters() {
   for (const field of document.querySelectorAll("[data-filter]")) {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const item of document.querySelector(field.dataset.filter).children) {
+    const items = [...document.querySelector(field.dataset.filter).children];
+    for (const item of items) {
       const text = item.textContent.toLowerCase();
       item.hidden = !words.every((word) => text.includes(word));
     }
+    const note = document.querySelector(`[data-no-match="${field.dataset.filter}"]`);
+    if (note) note.hidden = items.some((item) => !item.hidden);
   }
 }
 
@@ -95,16 +97,30 @@ function exchange(old, fresh) {
 async function refresh() {
   if (document.hidden) return;
   const answer = await fetch(location, { headers: { "X-Requested-With": "refresh" } });
-  if (!answer.ok || answer.redirected) return;
+  if (!answer.ok || answer.redirected) throw new Error(answer.statusText);
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const part of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(part.id);
     if (fresh) exchange(part, fresh);
   }
+  window.refreshChart?.(page);
   applyFilters();
+  refreshed = new Date();
+  document.getElementById("stale")?.remove();
 }
 
-if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), 30_000);
+// The hub is away, or has signed one out: what the page says is as old as it is.
+function tellStale() {
+  const note = document.getElementById("stale") ?? document.createElement("p");
+  note.id = "stale";
+  note.className = "stale";
+  note.role = "status";
+  note.textContent = `Not updated since ${refreshed.toLocaleTimeString()}: the hub does not answer, or you are signed out.`;
+  if (!note.isConnected) document.querySelector("main").prepend(note);
+}
+
+let refreshed = new Date();
+if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(tellStale), 30_000);
 
 // A machine that is being added: ask until it has spoken.
 for (const note of document.querySelectorAll("[data-waiting]")) {

@@ -16,7 +16,7 @@ def main() -> None:
     from django.utils import timezone
 
     from homelab.tests.browser import fleet
-    from metrics.models import Interface
+    from metrics.models import Event, Interface
     from servers.models import ApiKey, KeyKind, Server
 
     call_command("migrate", verbosity=0)
@@ -35,6 +35,11 @@ def main() -> None:
     fleet.report([backup], start=silent - timedelta(hours=2), end=silent, every=minutes, booted_at=booted)
     Server.objects.create(id="printer", hostname="printer")
     Interface.objects.filter(name="eth0", server="nas-01").update(label="uplink", best_speed_mbps=10_000)
+    for number in range(40):  # more than fit: a port that flaps
+        at = now - timedelta(days=2, minutes=number)
+        kind = ("link_up", "link_down")[number % 2]
+        number_of = Event.first_number(at)
+        Event.objects.create(server_id="router", number=number_of, at=at, interface="lan0", kind=kind)
     ApiKey.objects.make(KeyKind.READ, label="grafana")
 
 

@@ -112,6 +112,48 @@ def test_an_interface_is_chosen_for_the_chart(page):
     expect(page.locator("#chart-title")).to_have_text("br0")
 
 
+def test_an_interface_is_chosen_for_a_zoomed_chart(page):
+    page.goto(SERVER)
+    zoom(page)
+    expect(page.get_by_role("link", name="Back to 24h")).to_be_visible()
+    page.select_option("[name=interface]", "br0")
+    expect(page.locator("#chart-title")).to_have_text("br0")
+    expect(page).to_have_url(re.compile("start="))
+
+
+def test_a_window_is_given_by_hand(page):
+    """By keyboard, and on a phone, where nothing is dragged."""
+    page.goto(SERVER)
+    then = datetime.now(UTC) - timedelta(hours=3)
+    page.fill("[name=from]", f"{then - timedelta(hours=2):%Y-%m-%dT%H:%M}")
+    page.fill("[name=to]", f"{then:%Y-%m-%dT%H:%M}")
+    page.locator("[name=to]").press("Enter")
+    expect(page.locator("#chart .total .quiet")).to_contain_text(f"– {then.day} {then:%b} {then:%H:%M}")
+    page.click("text=Back to 24h")
+    expect(page.locator("#chart [aria-current]")).to_have_text("24h")
+
+
+def test_a_page_says_when_it_is_not_kept_up_to_date(page, context):
+    page.goto("/admin/")
+    context.clear_cookies()
+    page.evaluate("refresh().catch(tellStale)")
+    expect(page.locator("#stale")).to_contain_text("Not updated since")
+
+
+def test_a_filter_that_finds_nothing_says_so(page):
+    page.goto("/admin/")
+    page.fill("#filter", "zzz")
+    expect(page.get_by_text("No server matches.")).to_be_visible()
+
+
+def test_the_chart_of_now_is_refreshed_in_place(page):
+    page.goto(SERVER)
+    page.evaluate("document.querySelector('.total').textContent = 'old'")
+    page.evaluate("refresh()")
+    expect(page.locator(".total")).to_contain_text("GiB")
+    expect(page.locator("#chart canvas")).to_have_count(1)
+
+
 def test_a_unit_is_remembered(page, context):
     page.goto("/admin/")
     page.click("text=bit/s")

@@ -7,6 +7,7 @@ PAGES = {
     "overview": "/admin/",
     "servers": "/admin/servers/server/",
     "server": "/admin/servers/server/nas-01/change/",
+    "server with many events": "/admin/servers/server/router/change/",
     "odd server": "/admin/servers/server/hypervisor-02/change/",
     "new server": "/admin/servers/server/printer/change/",
     "delete server": "/admin/servers/server/printer/delete/",
