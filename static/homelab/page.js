@@ -82,7 +82,8 @@ function applyFilters() {
 function exchange(old, fresh) {
   const byKey = new Map([...fresh.children].filter((item) => item.dataset.key).map((item) => [item.dataset.key, item]));
   if (!byKey.size) {
-    if (!old.contains(document.activeElement)) old.replaceChildren(...fresh.childNodes);
+    const isRead = [...old.children].some((child) => child.scrollTop) || old.contains(document.activeElement);
+    if (!isRead) old.replaceChildren(...fresh.childNodes);
     return;
   }
   for (const item of [...old.children]) {

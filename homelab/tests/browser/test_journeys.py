@@ -154,6 +154,15 @@ def test_the_chart_of_now_is_refreshed_in_place(page):
     expect(page.locator("#chart canvas")).to_have_count(1)
 
 
+def test_a_list_that_is_being_read_is_not_moved(page):
+    page.goto("/admin/servers/server/router/change/")
+    page.evaluate("document.querySelector('#events .timeline').scrollTop = 200")
+    page.evaluate("document.querySelector('#facts').replaceChildren()")
+    page.evaluate("refresh()")
+    expect(page.locator("#facts")).to_contain_text("Received now")
+    assert page.evaluate("document.querySelector('#events .timeline').scrollTop") == 200
+
+
 def test_a_unit_is_remembered(page, context):
     page.goto("/admin/")
     page.click("text=bit/s")
