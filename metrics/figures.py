@@ -1,13 +1,13 @@
 """What lists show of the past of each interface: its last 24 hours, today and this month.
 
 Lists are long, and these figures change slowly, so they are kept for a minute; but the page of one server, where exact
-totals stand beside them, has those of its newest heartbeat. Of many servers that are not known yet
-they are read in the background, a few servers at a time, and shown from the next look on. Of very many that begins when
-the page is out: the two would only share what one thread can do.
+totals stand beside them, has those of its newest heartbeat. Of many servers that are not known yet they are read in the
+background, a few servers at a time, and shown from the next look on. Of very many that begins when the page is out: the
+two would only share what one thread can do.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import lru_cache
 from threading import Lock, Thread
@@ -47,12 +47,9 @@ _reading = Lock()
 
 def figures(interfaces: Mapping[str, Sequence[Interface]], *, now: datetime, heard_at: datetime | None = None) -> Known:
     """Return what is known of the interfaces, which are given by server; nothing of before they were `heard_at`."""
-    for server in interfaces:
-        if heard_at is not None and server in _kept and _kept[server][0] <= heard_at:
-            del _kept[server]
-    old = [server for server, wanted in interfaces.items() if not _is_kept(server, wanted, now)]
+    old = [server for server, wanted in interfaces.items() if not _is_kept(server, wanted, now, heard_at)]
     if len(old) <= AT_ONCE:
-        _read({server: interfaces[server] for server in old}, now)
+        _read({server: interfaces[server] for server in old}, now, heard_at)
     elif not _reading.locked():
         thread = Thread(target=_read_all, args=({server: interfaces[server] for server in old}, now), daemon=True)
         thread.start()
@@ -67,12 +64,12 @@ def total(parts: tuple[Figure, ...]) -> Figure | None:
     if not parts:
         return None
     return Figure(
-        tuple(_sum(hour) for hour in zip(*(part.rx_day for part in parts), strict=True)),
-        tuple(_sum(hour) for hour in zip(*(part.tx_day for part in parts), strict=True)),
-        _sum([part.rx_today for part in parts]),
-        _sum([part.tx_today for part in parts]),
-        _sum([part.rx_month for part in parts]),
-        _sum([part.tx_month for part in parts]),
+        tuple(sum_of_known(hour) for hour in zip(*(part.rx_day for part in parts), strict=True)),
+        tuple(sum_of_known(hour) for hour in zip(*(part.tx_day for part in parts), strict=True)),
+        sum_of_known([part.rx_today for part in parts]),
+        sum_of_known([part.tx_today for part in parts]),
+        sum_of_known([part.rx_month for part in parts]),
+        sum_of_known([part.tx_month for part in parts]),
     )
 
 
@@ -80,9 +77,13 @@ def forget() -> None:
     _kept.clear()
 
 
-def _is_kept(server: str, wanted: Sequence[Interface], now: datetime) -> bool:
+def _is_kept(server: str, wanted: Sequence[Interface], now: datetime, heard_at: datetime | None) -> bool:
     at, known = _kept.get(server, (None, {}))
-    return at is not None and now - at <= KEPT and all(interface.pk in known for interface in wanted)
+    return at is not None and _is_fresh(at, now, heard_at) and all(interface.pk in known for interface in wanted)
+
+
+def _is_fresh(at: datetime, now: datetime, heard_at: datetime | None) -> bool:
+    return now - at <= KEPT and (heard_at is None or heard_at < at)
 
 
 def _read_all(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
@@ -99,7 +100,7 @@ def _read_all(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> N
         connection.close()
 
 
-def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
+def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime, heard_at: datetime | None = None) -> None:
     """Read the figures of a few servers at once, from one answer: the buckets of all three begin on an hour."""
     local = timezone.localtime(now)
     today = local.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -112,7 +113,7 @@ def _read(interfaces: Mapping[str, Sequence[Interface]], now: datetime) -> None:
     for server, group in interfaces.items():
         read = {row.pk: _figure(found[row.pk], today, month, hours[0]) for row in group}
         at, known = _kept.get(server, (now, {}))
-        _kept[server] = (at, {**known, **read}) if now - at <= KEPT else (now, read)
+        _kept[server] = (at, {**known, **read}) if _is_fresh(at, now, heard_at) else (now, read)
 
 
 def _figure(series: history.Series, today: datetime, month: datetime, day: datetime) -> Figure:
@@ -122,13 +123,14 @@ def _figure(series: history.Series, today: datetime, month: datetime, day: datet
     return Figure(
         since(day, series.rx_rate),
         since(day, series.tx_rate),
-        _sum(since(today, series.rx_bytes)),
-        _sum(since(today, series.tx_bytes)),
-        _sum(since(month, series.rx_bytes)),
-        _sum(since(month, series.tx_bytes)),
+        sum_of_known(since(today, series.rx_bytes)),
+        sum_of_known(since(today, series.tx_bytes)),
+        sum_of_known(since(month, series.rx_bytes)),
+        sum_of_known(since(month, series.tx_bytes)),
     )
 
 
-def _sum(values: Sequence[float | None]) -> float | None:
+def sum_of_known(values: Iterable[float | None]) -> float | None:
+    """Return the sum of what is known; None where nothing is."""
     known = [value for value in values if value is not None]
     return sum(known) if known else None

@@ -13,10 +13,10 @@ from django.http import HttpRequest
 from django.utils import timezone
 
 from metrics import charts, history
-from metrics.figures import figures
+from metrics.figures import figures, sum_of_known
 from metrics.models import KEPT, Chunk, Event, Heartbeat, Interface
 from metrics.periods import edges, sensible_step
-from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, sum_of_known, with_counted
+from metrics.rows import ServerRow, by_trouble, charted, counted_of, server_row, with_counted
 from metrics.steady import Standings
 from metrics.windows import PERIODS, Window, of_period, whole_hours, window
 from servers.models import Server, State

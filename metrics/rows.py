@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from django.db.models import Prefetch
 
 from metrics import charts, history
-from metrics.figures import Figure, total
+from metrics.figures import Figure, sum_of_known, total
 from metrics.models import Event, Interface, Kind, to_ms
 from servers.models import Server, State
 
@@ -95,8 +95,8 @@ def server_row(
         rx_rate=sum_of_known(interface.get("rx_rate") for interface in current),
         tx_rate=sum_of_known(interface.get("tx_rate") for interface in current),
         links={word: links[word] for word in ("up", "down", "unknown") if links[word]},
-        lost=[name for name in sorted(latest) if _is_lost(latest[name])] if state != State.OFFLINE else [],
-        slow=[row.name for row in counted if row.name in latest and _is_slow(row)] if state != State.OFFLINE else [],
+        lost=[name for name in sorted(latest) if _is_lost(latest[name]) and state != State.OFFLINE],
+        slow=[row.name for row in counted if row.name in latest and _is_slow(row) and state != State.OFFLINE],
         skew=notable_skew(server),
         figure=total(tuple(known[row.pk] for row in counted if row.pk in known)) if known else None,
     )
@@ -119,10 +119,10 @@ def interface_row(server: Server, interface: Interface, now: datetime, figure: F
 def by_trouble(rows: Iterable[ServerRow], with_events: Container[str] = ()) -> list[ServerRow]:
     """Return the rows, trouble first, then by name; `with_events` are the servers of which an event is open."""
 
-    def key(row: ServerRow) -> tuple[int, int, str]:
+    def key(row: ServerRow) -> tuple[bool, bool, bool, bool, int, str]:
         is_odd = row.is_odd or row.server.pk in with_events
-        unheard = STATES.index(row.state) if row.state in (State.OFFLINE, State.LATE) else len(STATES)
-        return unheard, [bool(row.lost), is_odd, row.state == State.NEW, True].index(True), str(row.server).lower()
+        state, name = row.state, str(row.server).lower()
+        return state != State.OFFLINE, state != State.LATE, not row.lost, not is_odd, STATES.index(state), name
 
     return sorted(rows, key=key)
 
@@ -179,9 +179,3 @@ def charted(series: history.Series, events: Iterable[Event] = ()) -> charts.Seri
         marks=series.marks,
         events=[charts.Happening(to_ms(event.at), event.title) for event in events],
     )
-
-
-def sum_of_known(rates: Iterable[float | None]) -> float | None:
-    """Return the sum of what is known; None where nothing is."""
-    known = [value for value in rates if value is not None]
-    return sum(known) if known else None
